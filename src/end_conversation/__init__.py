@@ -1,0 +1,1 @@
+"""Ends Tavus conversations from API Gateway or EventBridge, and says truthfully what happened."""

@@ -1,0 +1,71 @@
+"""The composition root: the one place that knows the concrete parts, and which door an event goes to."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from end_conversation.attempt import Endpoint
+from end_conversation.conversation import EndAllowed, UnsupportedEvent
+from end_conversation.deadline import Clock
+from end_conversation.http import HttpDoor
+from end_conversation.settings import Settings
+from end_conversation.tavus import Tavus
+from end_conversation.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from end_conversation.conversation import End
+    from end_conversation.events import EventDoor
+
+
+def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
+    """Build the Lambda handler that an environment asks for. Raises InvalidSetting."""
+    settings = Settings.read(environ)
+    clock = Clock()
+    telemetry = Telemetry(environ)
+    headers = {"User-Agent": "end-conversation/1"}
+    if settings.tavus_origin is not None:
+        headers["Origin"] = settings.tavus_origin
+    tavus = Tavus(Endpoint(settings.tavus_api_url, headers, clock).post, clock, random.uniform)
+    end = EndAllowed(telemetry.observe(tavus.end), settings.allowed_deployment_ids, clock)
+    http_door = HttpDoor(end, telemetry, clock)
+    event_door = _event_door(end, settings, telemetry, clock, lambda: environ.get("_X_AMZN_TRACE_ID"))
+
+    def handler(event: Any, context: Any) -> Any:
+        match event:
+            case {"requestContext": _}:
+                return http_door(event, context)
+            case {"detail-type": _} if event_door is not None:
+                return event_door(event, context)
+        telemetry.invalid("event", "unsupported_event")
+        if event_door is None:
+            raise UnsupportedEvent("only HTTP requests are taken here: set EVENT_BUS_NAME to take events")
+        raise UnsupportedEvent("this is neither an HTTP request through API Gateway nor an EventBridge event")
+
+    return telemetry.instrument(handler)
+
+
+def _event_door(
+    end: End, settings: Settings, telemetry: Telemetry, clock: Clock, trace_header: Callable[[], str | None]
+) -> EventDoor | None:
+    if settings.event_bus_name is None:
+        return None
+
+    import boto3
+    from botocore.config import Config
+
+    from end_conversation.dynamodb import EndedTable
+    from end_conversation.eventbridge import EventBus
+    from end_conversation.events import EventDoor
+    from end_conversation.record import EndRecorded
+
+    # One layer retries, and it is ours.
+    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1, "mode": "standard"})
+    if settings.ended_table_name is not None:
+        table = EndedTable(boto3.client("dynamodb", config=config), settings.ended_table_name)
+        end = EndRecorded(end, table, telemetry.record_failed, clock)
+    client = boto3.client("events", config=config)
+    bus = EventBus(client, settings.event_bus_name, settings.result_source, trace_header, clock)
+    return EventDoor(end, bus.publish, telemetry, clock)

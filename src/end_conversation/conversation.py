@@ -1,0 +1,153 @@
+"""The room both doors lead to: what a conversation, a result and a failure are, and who may be ended.
+
+Standard library only: nothing here knows HTTP, Lambda or AWS.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from datetime import datetime
+
+    from end_conversation.deadline import Clock, Deadline
+
+_ID = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+def is_id(value: object) -> bool:
+    """Whether `value` may stand in Tavus' URL: a superset of the ids Tavus is known to make, none of them a path."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+class Status(StrEnum):
+    """What became of a conversation, as far as one invocation can truthfully say."""
+
+    ENDED = "ended"
+    UNCONFIRMED = "unconfirmed"
+    NOT_FOUND = "not_found"
+    REJECTED = "rejected"
+
+
+class Reason(StrEnum):
+    """Why a result is no plain `ended` or `not_found`, or why there is none yet."""
+
+    UNEXPECTED_ANSWER = "unexpected_answer"
+    EARLIER_ATTEMPT = "earlier_attempt"
+    TAVUS_REJECTED = "tavus_rejected"
+    DEPLOYMENT_NOT_ALLOWED = "deployment_not_allowed"
+    TAVUS_THROTTLED = "tavus_throttled"
+    TAVUS_ERROR = "tavus_error"
+    TAVUS_UNREACHABLE = "tavus_unreachable"
+    TAVUS_TIMEOUT = "tavus_timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation named by ids that are safe to put in a URL. Raises InvalidId for any others."""
+
+    deployment_id: str
+    conversation_id: str
+
+    def __post_init__(self) -> None:
+        for name in ("deployment_id", "conversation_id"):
+            if not is_id(getattr(self, name)):
+                raise InvalidId(
+                    f"{name} must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one invocation can truthfully say. A value, never an exception."""
+
+    status: Status
+    reason: Reason | None
+    decided_at: datetime
+    attempts: int
+    tavus_status_code: int | None = None
+    tavus_request_id: str | None = None
+
+    def outranks(self, other: Result) -> bool:
+        """Whether this is the stronger truth: `ended` before `unconfirmed` before the others."""
+        return _STRENGTH[self.status] > _STRENGTH[other.status]
+
+
+_STRENGTH = {Status.ENDED: 2, Status.UNCONFIRMED: 1, Status.NOT_FOUND: 0, Status.REJECTED: 0}
+
+
+class EndConversationError(Exception):
+    """Superclass of all our errors. Never raised itself; no text of theirs quotes a server."""
+
+
+class InvalidSetting(EndConversationError):
+    """The deployment's fault: an environment variable is missing or wrong. Deploy it again, mended."""
+
+
+class UnsupportedEvent(EndConversationError):
+    """The deployment's fault: an event that this deployment has no door for was sent to it."""
+
+
+class InvalidId(EndConversationError, ValueError):
+    """The caller's fault: an id that can't be one of Tavus'. Trying again won't help."""
+
+
+class InvalidEvent(EndConversationError):
+    """The caller's fault: an event that names no conversation. Trying again won't help."""
+
+
+class ResultNotPublished(EndConversationError):
+    """AWS' fault: the result is known, and the event bus did not take it. May be tried again."""
+
+
+class RecordUnavailable(EndConversationError):
+    """AWS' fault: the table of ended conversations can't be asked or written. The run goes on without it."""
+
+
+class TavusUnavailable(EndConversationError):
+    """Tavus' fault: nothing can be said yet. May be tried again, `retry_after` seconds later where Tavus said so."""
+
+    status: ClassVar = "unavailable"
+
+    def __init__(  # noqa: PLR0913 - the same facts that a Result has
+        self,
+        reason: Reason,
+        kind: str,
+        attempts: int = 0,
+        *,
+        may_have_ended: bool = False,
+        retry_after: float | None = None,
+        tavus_status_code: int | None = None,
+        tavus_request_id: str | None = None,
+    ) -> None:
+        super().__init__(f"{reason} after {attempts} attempts: {kind}")
+        self.reason = reason
+        self.attempts = attempts
+        self.may_have_ended = may_have_ended
+        self.retry_after = retry_after
+        self.tavus_status_code = tavus_status_code
+        self.tavus_request_id = tavus_request_id
+
+
+class End(Protocol):
+    """Ends a conversation before the deadline. Raises TavusUnavailable where nothing can be said yet."""
+
+    def __call__(self, conversation: Conversation, deadline: Deadline) -> Result: ...
+
+
+class EndAllowed:
+    """Ends conversations of the deployments on the allow-list; no other reaches Tavus."""
+
+    def __init__(self, end: End, allowed_deployment_ids: Container[str], clock: Clock) -> None:
+        self._end = end
+        self._allowed = allowed_deployment_ids
+        self._clock = clock
+
+    def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
+        if conversation.deployment_id in self._allowed:
+            return self._end(conversation, deadline)
+        return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, self._clock.now(), attempts=0)

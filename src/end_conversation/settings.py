@@ -1,0 +1,110 @@
+"""The settings of one deployment, read from its environment once, at cold start."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Self
+
+from end_conversation.conversation import InvalidSetting, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
+_ORIGIN = re.compile(r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
+_SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
+_TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An HTTP origin (RFC 6454): scheme, host and port, and nothing after them. Raises ValueError for anything else."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        found = _ORIGIN.fullmatch(text)
+        if found is None:
+            raise ValueError(text)
+        scheme, host, port = found.groups()
+        origin = cls(scheme, host.strip("[]"), int(port or (443 if scheme == "https" else 80)))
+        if not 0 < origin.port < 2**16:
+            raise ValueError(text)
+        return origin
+
+    def is_loopback(self) -> bool:
+        """Whether what is sent there never leaves this machine."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class _Everyone:
+    def __contains__(self, deployment_id: object) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a deployment is told. Raises InvalidSetting, naming the variable and what it should be."""
+
+    tavus_api_url: Origin
+    tavus_origin: str | None
+    allowed_deployment_ids: Container[str]
+    event_bus_name: str | None
+    result_source: str
+    ended_table_name: str | None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; an empty variable counts as unset, as CloudFormation passes an empty parameter."""
+        return cls(
+            tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),
+            tavus_origin=_sent_origin(environ.get("TAVUS_ORIGIN") or None),
+            allowed_deployment_ids=_allowed(environ.get("ALLOWED_DEPLOYMENT_IDS", "")),
+            event_bus_name=_name(environ, "EVENT_BUS_NAME", _BUS, "the name or ARN of an event bus"),
+            result_source=_name(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
+            or "tavus.conversations",
+            ended_table_name=_name(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
+        )
+
+
+def _api_url(text: str) -> Origin:
+    try:
+        origin = Origin.parse(text)
+    except ValueError:
+        raise InvalidSetting("TAVUS_API_URL must be an origin alone, such as https://tavusapi.com") from None
+    if origin.scheme == "http" and not origin.is_loopback():
+        raise InvalidSetting("TAVUS_API_URL must be https; plain http is for loopback hosts alone")
+    return origin
+
+
+def _sent_origin(text: str | None) -> str | None:
+    try:
+        if text is not None:
+            Origin.parse(text)
+    except ValueError:
+        raise InvalidSetting("TAVUS_ORIGIN must be an origin alone, such as https://www.example.com") from None
+    return text
+
+
+def _allowed(text: str) -> Container[str]:
+    if text.strip() == "*":
+        return _Everyone()
+    ids = {part.strip() for part in text.split(",")}
+    if not all(map(is_id, ids)):
+        raise InvalidSetting("ALLOWED_DEPLOYMENT_IDS must be Tavus deployment ids, separated by commas, or * for any")
+    return frozenset(ids)
+
+
+def _name(environ: Mapping[str, str], variable: str, pattern: re.Pattern[str], meaning: str) -> str | None:
+    text = environ.get(variable) or None
+    if text is not None and not pattern.fullmatch(text):
+        raise InvalidSetting(f"{variable} must be {meaning}")
+    return text

@@ -7,7 +7,7 @@ import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -144,6 +144,8 @@ class _Exchange:
 
 
 def _body(response: HTTPResponse) -> bytes | None:
+    if not 200 <= response.status <= 599:  # noqa: PLR2004 - the final statuses of HTTP (RFC 9110, 15)
+        raise BadStatusLine(str(response.status))
     body = b""
     while chunk := response.read(MAX_BODY_BYTES + 1 - len(body), decode_content=False):
         body += chunk

@@ -56,14 +56,15 @@ def _event_door(
     import boto3
     from botocore.config import Config
 
-    from end_conversation.dynamodb import EndedTable
     from end_conversation.eventbridge import EventBus
     from end_conversation.events import EventDoor
-    from end_conversation.record import EndRecorded
 
     # One layer retries, and it is ours.
     config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1, "mode": "standard"})
     if settings.ended_table_name is not None:
+        from end_conversation.dynamodb import EndedTable
+        from end_conversation.record import EndRecorded
+
         table = EndedTable(boto3.client("dynamodb", config=config), settings.ended_table_name)
         end = EndRecorded(end, table, telemetry.record_failed, clock)
     client = boto3.client("events", config=config)

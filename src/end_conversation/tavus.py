@@ -108,10 +108,8 @@ def _unsettled(status_code: int) -> tuple[Reason | None, bool]:
         return Reason.TAVUS_THROTTLED, False
     if status_code == 425:
         return Reason.TAVUS_ERROR, False
-    if status_code == 408 or (500 <= status_code <= 599 and status_code not in (501, 505)):
+    if status_code == 408 or (status_code >= 500 and status_code not in (501, 505)):
         return Reason.TAVUS_ERROR, True
-    if not 200 <= status_code <= 599:
-        return Reason.TAVUS_UNREACHABLE, True
     return None, False
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 
-from end_conversation.conversation import Status, TavusUnavailable
+from end_conversation.conversation import InvalidSetting, Status, TavusUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,16 +25,22 @@ _ORIGIN_HINT = "Tavus may check the Origin: set TAVUS_ORIGIN to one that the dep
 
 
 class Telemetry:
-    """Logger, Metrics and Tracer of one deployment, set by Powertools' own variables."""
+    """Logger, Metrics and Tracer of one deployment, set by Powertools' own variables. Raises InvalidSetting."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
-        self._logger = Logger(service=service, utc=True)
+        try:
+            self._logger = Logger(service=service, utc=True)
+        except ValueError:
+            raise InvalidSetting("POWERTOOLS_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL") from None
         self._metrics = Metrics(
             namespace=environ.get("POWERTOOLS_METRICS_NAMESPACE") or "EndConversation", service=service
         )
         # urllib3 2 is not among the libraries that the Tracer patches; not patching saves a third of the cold start.
-        self._tracer = Tracer(service=service, auto_patch=False)
+        try:
+            self._tracer = Tracer(service=service, auto_patch=False)
+        except ValueError:
+            raise InvalidSetting("POWERTOOLS_TRACE_DISABLED must be true or false") from None
 
     def instrument(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Let a Lambda handler log its context, flush its metrics and be traced; never its event or response."""

@@ -1,0 +1,66 @@
+"""What stands in for Lambda, for time and for the operator in the tests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from end_conversation.deadline import Clock
+from end_conversation.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from end_conversation.conversation import Conversation, Result, TavusUnavailable
+    from end_conversation.deadline import Deadline
+    from end_conversation.telemetry import Trigger
+
+
+class Context(LambdaContext):
+    """What Lambda tells of an invocation that has so many milliseconds left."""
+
+    _function_name = "end-conversation"
+    _function_version = "$LATEST"
+    _invoked_function_arn = "arn:aws:lambda:eu-west-1:111122223333:function:end-conversation"
+    _memory_limit_in_mb = 128
+
+    def __init__(self, remaining_ms: int = 10_000, request_id: str = "8f507e5b-6d1c-4c5e-9a53-0f8d3c1b2a47") -> None:
+        self._aws_request_id = request_id
+        self.get_remaining_time_in_millis = lambda: remaining_ms  # type: ignore[method-assign]
+
+
+class FakeClock(Clock):
+    """One line of time, from 22 November 2026 on, that moves only when told or slept on."""
+
+    def __init__(self) -> None:
+        self.elapsed = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.elapsed)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        self.elapsed += seconds
+
+
+class FakeTelemetry(Telemetry):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[Trigger, Result | TavusUnavailable]] = []
+        self.invalids: list[tuple[Trigger, str]] = []
+
+    def outcome(
+        self, trigger: Trigger, conversation: Conversation, outcome: Result | TavusUnavailable, deadline: Deadline
+    ) -> None:
+        self.outcomes.append((trigger, outcome))
+
+    def invalid(self, trigger: Trigger, reason: str) -> None:
+        self.invalids.append((trigger, reason))

@@ -1,0 +1,152 @@
+"""The record: what we know outlives a crash, and outranks what Tavus says next."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from end_conversation.conversation import (
+    Conversation,
+    Reason,
+    RecordUnavailable,
+    Result,
+    Status,
+    TavusUnavailable,
+)
+from end_conversation.deadline import Deadline
+from end_conversation.record import EndRecorded
+from tests.fakes import FakeClock
+
+CONVERSATION = Conversation("d1", "c1")
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+ENDED = Result(Status.ENDED, None, NOW, 1, 200)
+UNEXPECTED = Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, NOW, 1, 200)
+SUSPECTED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 3)
+NOT_FOUND = Result(Status.NOT_FOUND, None, NOW, 1, 404)
+REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
+MAYBE = TavusUnavailable(Reason.TAVUS_UNREACHABLE, "ConnectionResetError", 3, may_have_ended=True)
+NEVER = TavusUnavailable(Reason.TAVUS_THROTTLED, "HTTP 429", 3)
+
+
+class FakeRecord:
+    """A table of one conversation."""
+
+    def __init__(self, kept: Result | None = None, *, broken: bool = False) -> None:
+        self.kept = kept
+        self.broken = broken
+        self.recalls = 0
+        self.keeps: list[Result] = []
+
+    def recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
+        self.recalls += 1
+        if self.broken:
+            raise RecordUnavailable("ResourceNotFoundException")
+        return self.kept
+
+    def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        if self.broken:
+            raise RecordUnavailable("ResourceNotFoundException")
+        self.keeps.append(result)
+
+
+def end(outcome: Result | TavusUnavailable, record: FakeRecord) -> tuple[Result, list[RecordUnavailable]]:
+    failures: list[RecordUnavailable] = []
+
+    def ask(conversation: Conversation, deadline: Deadline) -> Result:
+        if isinstance(outcome, TavusUnavailable):
+            raise outcome
+        return outcome
+
+    clock = FakeClock()
+    result = EndRecorded(ask, record, failures.append, clock)(CONVERSATION, Deadline(clock, 10, 5))
+    return result, failures
+
+
+def test_ended_is_written_down_and_nothing_is_asked() -> None:
+    """Nothing outranks it, so the table is not read on the way that most calls go."""
+    record = FakeRecord()
+
+    assert end(ENDED, record) == (ENDED, [])
+    assert record.keeps == [ENDED]
+    assert record.recalls == 0
+
+
+def test_unconfirmed_is_written_down() -> None:
+    """A 2xx that nobody understood is more than the 404 that may come next."""
+    record = FakeRecord()
+
+    assert end(UNEXPECTED, record) == (UNEXPECTED, [])
+    assert record.keeps == [UNEXPECTED]
+
+
+@pytest.mark.parametrize("outcome", [NOT_FOUND, REJECTED])
+def test_a_weak_result_is_not_written_down(outcome: Result) -> None:
+    """Only what may have ended a conversation is worth remembering."""
+    record = FakeRecord()
+
+    assert end(outcome, record) == (outcome, [])
+    assert record.keeps == []
+
+
+@pytest.mark.parametrize("kept", [ENDED, UNEXPECTED, SUSPECTED])
+@pytest.mark.parametrize("outcome", [NOT_FOUND, REJECTED])
+def test_a_redelivery_after_a_crash_tells_the_stronger_truth(outcome: Result, kept: Result) -> None:
+    """Killed between Tavus' answer and PutEvents, the next run meets a 404 or a 400 and still says what was known."""
+    assert end(outcome, FakeRecord(kept)) == (kept, [])
+
+
+def test_ended_outranks_an_unconfirmed_redelivery() -> None:
+    """The stronger record is neither weakened nor written again."""
+    record = FakeRecord(ENDED)
+
+    assert end(UNEXPECTED, record) == (ENDED, [])
+    assert record.keeps == []
+
+
+@pytest.mark.parametrize("outcome", [MAYBE, NEVER])
+@pytest.mark.parametrize("kept", [ENDED, UNEXPECTED])
+def test_what_tavus_once_said_is_told_while_tavus_is_down(outcome: TavusUnavailable, kept: Result) -> None:
+    """A redelivery does not need Tavus to repeat itself."""
+    assert end(outcome, FakeRecord(kept)) == (kept, [])
+
+
+@pytest.mark.parametrize("kept", [None, SUSPECTED])
+def test_a_suspicion_is_worth_another_try(kept: Result | None) -> None:
+    """While all that is known is that an attempt may have done it, the invocation raises and Lambda tries again."""
+    with pytest.raises(TavusUnavailable):
+        end(NEVER, FakeRecord(kept))
+
+
+def test_a_suspicion_is_written_down_before_raising() -> None:
+    """Three resets, raised, redelivered with 404 will then say unconfirmed and not not_found."""
+    record = FakeRecord()
+
+    with pytest.raises(TavusUnavailable):
+        end(MAYBE, record)
+
+    [kept] = record.keeps
+    assert (kept.status, kept.reason, kept.attempts) == (Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, 3)
+
+
+def test_an_attempt_that_ended_nothing_leaves_no_suspicion() -> None:
+    """A throttled request was never carried out."""
+    record = FakeRecord()
+
+    with pytest.raises(TavusUnavailable):
+        end(NEVER, record)
+
+    assert record.keeps == []
+
+
+@pytest.mark.parametrize(("outcome", "failures"), [(ENDED, 1), (UNEXPECTED, 2), (NOT_FOUND, 1)])
+def test_a_broken_table_never_stops_an_end(outcome: Result, failures: int) -> None:
+    """Each failure is told to the operator, and the run goes on with what Tavus said."""
+    result, told = end(outcome, FakeRecord(broken=True))
+
+    assert result == outcome
+    assert len(told) == failures
+
+
+def test_a_broken_table_does_not_hide_that_tavus_is_down() -> None:
+    """The error that is raised is the one that Lambda should retry for."""
+    with pytest.raises(TavusUnavailable):
+        end(MAYBE, FakeRecord(broken=True))

@@ -133,6 +133,13 @@ def test_an_envelope_of_the_wrong_types_still_ends(junk: Any) -> None:
     assert published["trigger"] == {"id": "r1", "source": None, "detail_type": "Session Timeout", "time": None}
 
 
+def test_the_time_of_the_trigger_is_handed_on_as_it_was_given() -> None:
+    """It is the caller's to read."""
+    _, [published] = deliver(session_timeout(time="yesterday"))
+
+    assert published["trigger"]["time"] == "yesterday"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,0 +1,381 @@
+"""The contract as files: samples, JSON Schemas and OpenAPI documents, each held against what really happens."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+import urllib3
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from openapi_core import OpenAPI
+from openapi_core.exceptions import OpenAPIError
+from openapi_core.testing import MockRequest, MockResponse
+from schemathesis.config import SchemathesisConfig
+from werkzeug.test import Client
+
+from end_conversation.bootstrap import bootstrap
+from local.tavus import Tavus
+from tests.fakes import Context
+from tests.fault_server import FaultServer, Peer, Reply, answer, hang, reset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+ROOT = Path(__file__).parent.parent
+OPENAPI = ROOT / "openapi.yaml"
+TAVUS_OPENAPI = ROOT / "tests" / "tavus-openapi.yaml"
+
+PATH = "/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
+SAMPLE_PATH = "/v2/deployments/d1234567890abcdef/conversations/c123456/end"
+DOCUMENT = yaml.safe_load(OPENAPI.read_text())
+OPERATION = DOCUMENT["paths"][PATH]["post"]
+CONTEXT = Context(remaining_ms=3000, request_id="8f507e5b-6d1c-4c5e-9a53-0f8d3c1b2a47")
+
+ABSENT = "(absent)"
+ENVELOPE = ("version", "id", "source", "detail-type", "account", "time", "region", "resources", "detail")
+
+
+def sample(name: str) -> Any:
+    return json.loads((ROOT / "events" / f"{name}.json").read_text())
+
+
+def changed(name: str, changes: Mapping[str, Any]) -> Any:
+    """A sample with members, each named by its dotted path, replaced or made ABSENT."""
+    event = sample(name)
+    for path, value in changes.items():
+        *parents, member = path.split(".")
+        parent = event
+        for step in parents:
+            parent = parent[step]
+        parent[member] = value
+        if value == ABSENT:
+            del parent[member]
+    return event
+
+
+def check(event: Any, schema: str) -> None:
+    """Hold an event against its JSON Schema. Raises ValidationError."""
+    Draft202012Validator(sample(f"{schema}.schema"), format_checker=Draft202012Validator.FORMAT_CHECKER).validate(event)
+
+
+def test_session_timeout_sample_is_as_its_schema_says() -> None:
+    """The session timeout that EventBridge hands over is as its schema says."""
+    check(sample("session-timeout"), "session-timeout")
+
+
+def test_session_timeout_entry_becomes_the_sample() -> None:
+    """The entry for put-events names the same bus event as the session-timeout sample, in PutEvents' own terms."""
+    [entry] = sample("session-timeout-entry")
+    event = sample("session-timeout")
+    assert (entry["Source"], entry["DetailType"]) == (event["source"], event["detail-type"])
+    assert json.loads(entry["Detail"]) == event["detail"]
+
+
+@pytest.mark.parametrize("absent", ["version", "id", "account", "time", "region", "resources"])
+def test_session_timeout_needs_little(absent: str) -> None:
+    """A session timeout needs a source, a detail-type and a detail alone."""
+    check(changed("session-timeout", {absent: ABSENT}), "session-timeout")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({member: 7} for member in ENVELOPE),
+        {"source": ABSENT},
+        {"source": ""},
+        {"detail-type": ABSENT},
+        {"detail-type": ""},
+        {"detail-type": "Conversation End Result"},
+        {"id": ""},
+        {"account": "myapp"},
+        {"time": "yesterday"},
+        {"resources": [7]},
+        {"detail": ABSENT},
+        {"detail": []},
+        {"detail": '{"deployment_id": "d1234567890abcdef", "conversation_id": "c123456"}'},
+        *(
+            {f"detail.{name}": value}
+            for name in ("deployment_id", "conversation_id")
+            for value in (ABSENT, None, 7, ["c123456"], "", "..", "%2e%2e", "a/b", "a?b", "-a", "c\u0661", "c" * 129)
+        ),
+    ],
+    ids=str,
+)
+def test_session_timeout_schema_refuses(changes: dict[str, Any]) -> None:
+    """A session timeout with a member broken or missing is not as its schema says."""
+    with pytest.raises(ValidationError):
+        check(changed("session-timeout", changes), "session-timeout")
+
+
+REJECTED = {"detail.status": "rejected", "detail.reason": "tavus_rejected", "detail.tavus_status_code": 403}
+NOT_ALLOWED = {
+    "detail.status": "rejected",
+    "detail.reason": "deployment_not_allowed",
+    "detail.attempts": 0,
+    "detail.tavus_status_code": None,
+}
+NOT_FOUND = {"detail.status": "not_found", "detail.tavus_status_code": 404}
+UNEXPECTED = {"detail.status": "unconfirmed", "detail.reason": "unexpected_answer"}
+EARLIER = {
+    "detail.status": "unconfirmed",
+    "detail.reason": "earlier_attempt",
+    "detail.attempts": 2,
+    "detail.tavus_status_code": 404,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        UNEXPECTED,
+        EARLIER,
+        EARLIER | {"detail.tavus_status_code": None},
+        NOT_FOUND,
+        NOT_FOUND | {"detail.tavus_status_code": 410, "detail.attempts": 3},
+        REJECTED,
+        REJECTED | {"detail.tavus_status_code": 302},
+        REJECTED | {"detail.tavus_status_code": 501},
+        REJECTED | {"detail.tavus_status_code": 505},
+        NOT_ALLOWED,
+        {"detail.tavus_request_id": "0b9a6a4e-6c1f-4f57-8d0e-2b6f6f0f4d11"},
+        {"detail.trigger.time": None},
+        {"detail.trigger.source": None, "detail.trigger.detail_type": None},
+        {"detail.added_later": True},
+        dict.fromkeys(("version", "id", "account", "time", "region", "resources"), ABSENT),
+    ],
+    ids=str,
+)
+def test_result_schema_takes(changes: dict[str, Any]) -> None:
+    """Each result that the contract knows is as the schema says, and so is one with members added later."""
+    check(changed("conversation-end-result", changes), "conversation-end-result")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({member: 7} for member in ENVELOPE),
+        {"source": ABSENT},
+        {"source": ""},
+        {"detail-type": ABSENT},
+        {"detail-type": "Session Timeout"},
+        {"account": "myapp"},
+        {"time": "yesterday"},
+        {"resources": [7]},
+        {"detail": ABSENT},
+        *(
+            {f"detail.{member}": broken}
+            for member in sample("conversation-end-result")["detail"]
+            for broken in (ABSENT, ["c123456"], True)
+        ),
+        *(
+            {f"detail.trigger.{member}": broken}
+            for member in sample("conversation-end-result")["detail"]["trigger"]
+            for broken in (ABSENT, 7, "" if member == "id" else ["c123456"])
+        ),
+        {"detail.version": "2"},
+        {"detail.deployment_id": ".."},
+        {"detail.conversation_id": None},
+        {"detail.status": "over"},
+        {"detail.status": "not_found"},
+        {"detail.reason": "over"},
+        *(
+            {"detail.reason": reason}
+            for reason in ("unexpected_answer", "earlier_attempt", "tavus_rejected", "deployment_not_allowed")
+        ),
+        {"detail.decided_at": "2026-11-22T20:14:01Z"},
+        {"detail.decided_at": "2026-11-22T20:14:01.207+00:00"},
+        {"detail.decided_at": "2026-11-31T20:14:01.207Z"},
+        {"detail.attempts": 0},
+        {"detail.attempts": 4},
+        {"detail.attempts": "1"},
+        {"detail.tavus_status_code": None},
+        {"detail.tavus_status_code": 404},
+        {"detail.tavus_request_id": ""},
+        {"detail.tavus_request_id": "a" * 65},
+        {"detail.tavus_request_id": "<script>"},
+        {"detail.trigger.id": None},
+        {"detail.trigger.time": 7},
+        UNEXPECTED | {"detail.reason": None},
+        UNEXPECTED | {"detail.attempts": 0},
+        UNEXPECTED | {"detail.tavus_status_code": None},
+        UNEXPECTED | {"detail.tavus_status_code": 404},
+        EARLIER | {"detail.attempts": 0},
+        EARLIER | {"detail.tavus_status_code": 100},
+        EARLIER | {"detail.tavus_status_code": 600},
+        NOT_FOUND | {"detail.reason": "tavus_rejected"},
+        NOT_FOUND | {"detail.attempts": 0},
+        NOT_FOUND | {"detail.tavus_status_code": 200},
+        REJECTED | {"detail.reason": None},
+        REJECTED | {"detail.attempts": 0},
+        REJECTED | {"detail.tavus_status_code": None},
+        REJECTED | {"detail.tavus_status_code": 200},
+        REJECTED | {"detail.tavus_status_code": 503},
+        NOT_ALLOWED | {"detail.status": "unconfirmed"},
+        NOT_ALLOWED | {"detail.attempts": 1},
+        NOT_ALLOWED | {"detail.tavus_status_code": 403},
+        NOT_ALLOWED | {"detail.tavus_request_id": "a"},
+    ],
+    ids=str,
+)
+def test_result_schema_refuses(changes: dict[str, Any]) -> None:
+    """A result with a member broken or missing, or with two that contradict each other, is not as its schema says."""
+    with pytest.raises(ValidationError):
+        check(changed("conversation-end-result", changes), "conversation-end-result")
+
+
+def http_api(handler: Callable[[Any, Any], Any]) -> WSGIApplication:
+    """A Lambda handler behind an HTTP API of API Gateway's: payload 2.0 in, a response out."""
+    route = re.compile(PATH.replace("{", "(?P<").replace("}", ">[^/]+)"))
+
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        event = sample("http-api")
+        event["rawPath"] = event["requestContext"]["http"]["path"] = path
+        event["requestContext"]["http"]["method"] = environ["REQUEST_METHOD"]
+        event["body"] = environ["wsgi.input"].read().decode("latin-1")
+        event["pathParameters"] = ids.groupdict() if (ids := route.fullmatch(path)) else None
+        response = handler(event, CONTEXT)
+        status = HTTPStatus(response["statusCode"])
+        start_response(f"{status.value} {status.phrase}", list(response["headers"].items()))
+        return [response["body"].encode()]
+
+    return respond
+
+
+def end(tavus: Peer) -> None:
+    """Answer as Tavus does when it ends a conversation."""
+    conversation_id = tavus.request.path.split("/")[-2]
+    tavus.send(answer(200, json.dumps({"conversation_id": conversation_id, "status": "ended"}).encode()))
+
+
+def our_api(tavus: FaultServer, allowed: str) -> WSGIApplication:
+    """The handler as deployed, between API Gateway and Tavus."""
+    return http_api(bootstrap({"TAVUS_API_URL": tavus.url, "ALLOWED_DEPLOYMENT_IDS": allowed}))
+
+
+CONTRACT = schemathesis.openapi.from_path(
+    OPENAPI,
+    config=SchemathesisConfig.from_dict(
+        {
+            "seed": 1,
+            "generation": {"deterministic": True, "max-examples": 200, "database": "none"},
+            # API Gateway asks for credentials; the handler never sees a request without them.
+            "checks": {"ignored_auth": {"enabled": False}},
+        }
+    ),
+)
+
+
+@CONTRACT.parametrize()
+def test_every_answer_is_documented(case: schemathesis.Case[Any]) -> None:
+    """Whatever is requested, the answer is as openapi.yaml says, and Tavus is asked for a 200 alone."""
+    with FaultServer(end) as tavus:
+        response = case.call_and_validate(app=our_api(tavus, "*"))
+
+    asked = [(request.method, request.path) for request in tavus.requests]
+    assert asked == ([("POST", case.formatted_path)] if response.status_code == HTTPStatus.OK else [])
+
+
+ANSWERS: dict[str, tuple[str, Reply]] = {
+    "ended": (f"POST {SAMPLE_PATH}", end),
+    "unconfirmed": (f"POST {SAMPLE_PATH}", answer(200, b"{}")),
+    "invalid_id": ("POST /v2/deployments/d1234567890abcdef/conversations/../end", end),
+    "deployment_not_allowed": ("POST /v2/deployments/d2/conversations/c123456/end", end),
+    "not_found": (f"POST {SAMPLE_PATH}", answer(404)),
+    "unknown_path": ("POST /", end),
+    "method_not_allowed": (f"GET {SAMPLE_PATH}", end),
+    "tavus_rejected": (f"POST {SAMPLE_PATH}", answer(403)),
+    "tavus_throttled": (f"POST {SAMPLE_PATH}", answer(429)),
+    "tavus_error": (f"POST {SAMPLE_PATH}", answer(500)),
+    "tavus_unreachable": (f"POST {SAMPLE_PATH}", reset),
+    "tavus_timeout": (f"POST {SAMPLE_PATH}", hang),
+}
+"""Each answer of ours by the name of its example, with a request and a reply of Tavus' that bring it about."""
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_answer_is_its_example(name: str) -> None:
+    """Each answer of ours is its example in openapi.yaml, word for word and with the headers promised."""
+    request_line, reply = ANSWERS[name]
+    method, path = request_line.split()
+
+    with FaultServer(reply) as tavus:
+        response = Client(our_api(tavus, "d1234567890abcdef")).open(path, method=method)
+
+    documented = OPERATION["responses"][str(response.status_code)]
+    assert documented["content"][response.content_type]["examples"][name]["value"] == response.get_json(force=True)
+    assert documented.get("headers", {}).keys() <= dict(response.headers).keys()
+
+
+def test_no_answer_is_documented_that_is_never_given() -> None:
+    """openapi.yaml has no example of ours but those that the handler gives."""
+    contents = [content for response in OPERATION["responses"].values() for content in response["content"].values()]
+    assert sorted(name for content in contents for name in content.get("examples", {})) == sorted(ANSWERS)
+
+
+def test_openapi_document_is_valid() -> None:
+    """openapi.yaml is what OpenAPI 3.1 calls a document."""
+    OpenAPI.from_file_path(str(OPENAPI)).check_spec()
+
+
+@pytest.mark.parametrize(
+    ("schema", "example"),
+    [
+        pytest.param(content["schema"], example["value"], id=f"{status}-{name}")
+        for status, response in OPERATION["responses"].items()
+        for content in response["content"].values()
+        for name, example in content.get("examples", {"gateway": {"value": content.get("example")}}).items()
+    ],
+)
+def test_every_example_is_as_its_schema_says(schema: dict[str, Any], example: Any) -> None:
+    """Each example in openapi.yaml, API Gateway's own among them, is as the schema beside it says."""
+    Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(example)
+
+
+def hold_to_tavus_document(status: int, content_type: str, body: bytes) -> None:
+    """Hold an answer against Tavus' own OpenAPI document. Raises OpenAPIError."""
+    OpenAPI.from_file_path(str(TAVUS_OPENAPI)).validate_response(
+        MockRequest("https://tavusapi.com", "post", SAMPLE_PATH),
+        MockResponse(body, status_code=status, content_type=content_type),
+    )
+
+
+def test_stand_in_answers_as_tavus_documents() -> None:
+    """The stand-in ends a conversation once, and then knows it no more, in the words of Tavus' document."""
+    with Tavus() as tavus, urllib3.PoolManager() as http:
+        tavus.start("d1234567890abcdef", "c123456")
+        answers = [http.request("POST", tavus.url + SAMPLE_PATH) for _ in range(2)]
+
+    assert [said.status for said in answers] == [200, 404]
+    for said in answers:
+        hold_to_tavus_document(said.status, said.headers["Content-Type"], said.data)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b'{"conversation_id": 7}'), (200, b"[]"), (200, b"ended"), (202, b"{}"), (429, b"")]
+)
+def test_tavus_document_tells_answers_apart(status: int, body: bytes) -> None:
+    """An answer that Tavus does not document is found out."""
+    with pytest.raises(OpenAPIError):
+        hold_to_tavus_document(status, "application/json", body)
+
+
+def test_our_200_is_tavus_own() -> None:
+    """A client that swaps the base URL makes the same request and reads the same members of the same 200."""
+    tavus_operation = yaml.safe_load(TAVUS_OPENAPI.read_text())["paths"][PATH]["post"]
+
+    with FaultServer(end) as tavus:
+        response = Client(our_api(tavus, "*")).post(SAMPLE_PATH)
+
+    hold_to_tavus_document(response.status_code, response.content_type, response.data)
+    assert OPERATION["operationId"] == tavus_operation["operationId"]
+    tavus_200 = tavus_operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert response.get_json().keys() == tavus_200["properties"].keys()

@@ -1,0 +1,37 @@
+"""What a person at the console sees of the long parts."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DOT_SECONDS = 2
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Name a part as it begins, show a dot every two seconds that it takes, and its seconds at the end."""
+    begun = time.monotonic()
+    over = Event()
+
+    def dots() -> None:
+        while not over.wait(_DOT_SECONDS):
+            print(".", end="", flush=True)
+
+    print(f"  {what} ", end="", flush=True)
+    thread = Thread(target=dots, daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        print(" failed")
+        raise
+    finally:
+        over.set()
+        thread.join()
+    print(f" {time.monotonic() - begun:.1f} s")

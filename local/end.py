@@ -1,0 +1,69 @@
+"""`make end`: one real end through the Lambda handler in this process, with no AWS at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from end_conversation.conversation import Conversation, InvalidId, InvalidSetting
+from local.process import ROOT
+from local.session import end_path
+
+TIMEOUT_SECONDS = 29
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Lambda tells the handler of an invocation, as far as the handler asks."""
+
+    function_name: str = "end-conversation"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:end-conversation"
+    aws_request_id: str = field(default_factory=lambda: str(uuid4()))
+    begun: float = field(default_factory=time.monotonic)
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until Lambda would kill the invocation."""
+        return round(max(0.0, self.begun + TIMEOUT_SECONDS - time.monotonic()) * 1000)
+
+
+def main() -> None:
+    """End the conversation that DEPLOYMENT_ID and CONVERSATION_ID name. Exits 0 only where it `ended`."""
+    deployment_id, conversation_id = os.environ.get("DEPLOYMENT_ID"), os.environ.get("CONVERSATION_ID")
+    if not deployment_id or not conversation_id:
+        sys.exit("Say which: make end DEPLOYMENT_ID=d… CONVERSATION_ID=c…")
+    try:
+        answer = end(Conversation(deployment_id, conversation_id))
+    except (InvalidId, InvalidSetting) as error:
+        sys.exit(f"{error}.")
+    status, body = HTTPStatus(answer["statusCode"]), json.loads(answer["body"])
+    print(f"{status.value} {status.phrase}")
+    print(json.dumps(body, indent=2))
+    sys.exit(body.get("status") != "ended")
+
+
+def end(conversation: Conversation) -> Any:
+    """What the handler answers to an HTTP request for this conversation. Raises InvalidSetting."""
+    for name in ("EVENT_BUS_NAME", "ENDED_TABLE_NAME"):
+        os.environ.pop(name, None)
+    os.environ["ALLOWED_DEPLOYMENT_IDS"] = conversation.deployment_id
+    os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"
+    request = json.loads((ROOT / "events/function-url.json").read_text())
+    path = end_path(conversation.deployment_id, conversation.conversation_id)
+    request["rawPath"] = request["requestContext"]["http"]["path"] = path
+    print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
+    with redirect_stdout(sys.stderr):  # the log, apart from the answer
+        from end_conversation.handler import handler  # noqa: PLC0415 - composes itself, of what was just set
+
+        return handler(request, Context())
+
+
+if __name__ == "__main__":
+    main()

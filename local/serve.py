@@ -1,0 +1,56 @@
+"""`make serve`: the deployed stack and its Tavus, up until Ctrl-C, with the lines to try on them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from local.process import AWS_CLIENT, ProcessFailed, interrupt_once
+from local.session import DEPLOYMENT_ID, end_path, session_timeout
+from local.stack import deployed
+from local.subscriber import Subscriber
+from local.tavus import Tavus
+
+if TYPE_CHECKING:
+    from local.stack import Stack
+
+
+def main() -> None:
+    """Serve until Ctrl-C or SIGTERM, and show each result as it is published."""
+    interrupt_once()
+    try:
+        with Tavus() as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
+            subscriber = Subscriber(stack)
+            show_lines_to_try(stack, tavus)
+            while True:
+                for result in subscriber.receive(1):
+                    print(f"\nPublished: {json.dumps(result, indent=2)}")
+    except ProcessFailed as error:
+        sys.exit(f"\n{error}")
+    except KeyboardInterrupt:
+        print("\nStopped, with everything that was started.")
+
+
+def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
+    by_http, by_event = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
+    entry = session_timeout(DEPLOYMENT_ID, by_event) | {"EventBusName": stack.outputs["EventBusName"]}
+    credentials = " ".join(f"{name}={value}" for name, value in AWS_CLIENT.items())
+    print(f"""
+Two conversations are active at the stand-in of Tavus ({tavus.url}).
+
+End one over HTTP:
+
+  curl -i -X POST '{stack.api_url}{end_path(DEPLOYMENT_ID, by_http)}'
+
+End the other by a session timeout on the bus; its result is shown here:
+
+  {credentials} \\
+  aws --endpoint-url {stack.endpoint_url} events put-events \\
+    --entries '{json.dumps([entry])}'
+
+Ctrl-C stops everything.""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What an application does at the two doors of a deployed stack: asks over HTTP, or reports a session timeout."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from local.process import ROOT
+
+if TYPE_CHECKING:
+    from local.stack import Stack
+
+DEPLOYMENT_ID: str = json.loads((ROOT / "events/session-timeout.json").read_text())["detail"]["deployment_id"]
+
+
+def end_path(deployment_id: str, conversation_id: str) -> str:
+    """Tavus' own path, and ours."""
+    return f"/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
+
+
+def post(stack: Stack, path: str) -> urllib3.BaseHTTPResponse:
+    """Send one request to the HTTP API, its path exactly as given."""
+    api = urlsplit(stack.api_url)
+    with urllib3.HTTPConnectionPool(str(api.hostname), api.port, timeout=40) as pool:
+        return pool.urlopen("POST", api.path + path, retries=False)
+
+
+def session_timeout(deployment_id: str, conversation_id: str) -> dict[str, str]:
+    """The sample session timeout, about this conversation, as an entry of PutEvents."""
+    event = json.loads((ROOT / "events/session-timeout.json").read_text())
+    detail = event["detail"] | {"deployment_id": deployment_id, "conversation_id": conversation_id}
+    return {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(detail)}
+
+
+def put(stack: Stack, entry: dict[str, str]) -> str:
+    """Put one event on the bus. Returns its id."""
+    bus = stack.outputs["EventBusName"]
+    answer: dict[str, Any] = stack.client("events").put_events(Entries=[{**entry, "EventBusName": bus}])
+    event_id: str = answer["Entries"][0]["EventId"]
+    return event_id
+
+
+def log(stack: Stack, log_group: str) -> list[str]:
+    """All that a function and Lambda wrote, by line, oldest first. `log_group` names an output of the template."""
+    asked = stack.client("logs").filter_log_events(logGroupName=stack.outputs[log_group])
+    return [event["message"] for event in asked["events"]]
+
+
+def logged(lines: list[str]) -> list[dict[str, Any]]:
+    """Those lines of a log that the function's own logger wrote; metrics are JSON too, but have no level."""
+    return [line for text in lines if text.startswith("{") and "level" in (line := json.loads(text))]

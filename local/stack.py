@@ -1,0 +1,94 @@
+"""The template as it is, built, and deployed by `sam deploy` to a local AWS that enforces each function's own role."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+
+from local.build import ARCHITECTURE, SAM, build
+from local.console import step
+from local.process import AWS_CLIENT, ROOT, clean_environment, free_port, run, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_MINISTACK_PYTHON = ROOT / ".venv-ministack/bin/python"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack: where its AWS answers, where its HTTP API answers, and the outputs of its template."""
+
+    endpoint_url: str
+    api_url: str
+    outputs: Mapping[str, str]
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of one of its services."""
+        return _client(self.endpoint_url, service)
+
+
+@contextmanager
+def deployed(tavus_api_url: str, allowed_deployment_ids: str) -> Iterator[Stack]:
+    """Keep the stack deployed for a while, asking the Tavus at `tavus_api_url`. Raises ProcessFailed."""
+    template = build()
+    with TemporaryDirectory(prefix="end-conversation-") as scratch, _aws(Path(scratch)) as endpoint_url:
+        parameters = {
+            "AllowedDeploymentIds": allowed_deployment_ids,
+            "Architecture": ARCHITECTURE,
+            "HttpAuth": "NONE",
+            "TavusApiUrl": tavus_api_url,
+        }
+        with step("Deploying the template with sam deploy"):
+            _deploy(template, parameters, endpoint_url, scratch)
+        stack = _client(endpoint_url, "cloudformation").describe_stacks(StackName="end-conversation")["Stacks"][0]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        # Its own address is a subdomain of localhost, which many resolvers don't know.
+        api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
+        yield Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+
+
+@contextmanager
+def _aws(scratch: Path) -> Iterator[str]:
+    port = free_port()
+    environment = clean_environment(
+        AUTH="true",
+        BIND_HOST="127.0.0.1",
+        GATEWAY_PORT=str(port),
+        HOME=str(scratch),
+        IOT_MTLS_ENABLED="0",
+        LAMBDA_ASYNC_RETRY_BASE_SECONDS="0.1",  # a minute, on AWS
+        TMPDIR=str(scratch),
+    )
+    command = [_MINISTACK_PYTHON, "-m", "ministack"]
+    with serving(command, environment, scratch, scratch / "ministack.log", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _deploy(template: Path, parameters: Mapping[str, str], endpoint_url: str, home: str) -> None:
+    environment = clean_environment(
+        **AWS_CLIENT, AWS_ENDPOINT_URL=endpoint_url, HOME=home, SAM_CLI_POLL_DELAY="0.5", SAM_CLI_TELEMETRY="0"
+    )
+    overrides = [f"{name}={value}" for name, value in parameters.items()]
+    options = ["--stack-name", "end-conversation", "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
+    options += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
+    run([SAM, "deploy", "--template-file", template, *options], environment)
+
+
+def _client(endpoint_url: str, service: str) -> Any:
+    new_client: Any = boto3.client  # its overloads want each service's name spelled out
+    return new_client(
+        service,
+        endpoint_url=endpoint_url,
+        region_name=AWS_CLIENT["AWS_DEFAULT_REGION"],
+        aws_access_key_id=AWS_CLIENT["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=AWS_CLIENT["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}),  # none stands before this machine itself
+    )

@@ -1,0 +1,28 @@
+"""The parts that several test modules share: a Tavus, and the stack deployed to a local AWS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local.session import DEPLOYMENT_ID
+from local.stack import Stack, deployed
+from local.tavus import Tavus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def tavus() -> Iterator[Tavus]:
+    """The stand-in of Tavus that the deployed stack asks."""
+    with Tavus() as tavus:
+        yield tavus
+
+
+@pytest.fixture(scope="session")
+def stack(tavus: Tavus) -> Iterator[Stack]:
+    """The template, deployed once for all tests; sam build runs only when what it builds has changed."""
+    with deployed(tavus.url, DEPLOYMENT_ID) as stack:
+        yield stack

@@ -1,17 +1,29 @@
-"""The parts that several test modules share: a Tavus, and the stack deployed to a local AWS."""
+"""What test modules share: nobody's AWS account, a Tavus, and the stack deployed to a local AWS."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from local.process import AWS_CLIENT
 from local.session import DEPLOYMENT_ID
 from local.stack import Stack, deployed
 from local.tavus import Tavus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def nobodys_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find the profile, credentials or settings of whoever runs it."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "POWERTOOLS_")):
+            monkeypatch.delenv(name)
+    for name, value in AWS_CLIENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -28,9 +28,8 @@ def soon() -> Deadline:
 
 @pytest.fixture
 def client() -> Iterator[Any]:
-    keys: Any = {"region_name": "eu-west-1", "aws_access_key_id": "x", "aws_secret_access_key": "x"}
     with mock_aws():
-        client = boto3.client("dynamodb", **keys)
+        client = boto3.client("dynamodb")
         client.create_table(
             TableName="ended",
             KeySchema=[{"AttributeName": "conversation", "KeyType": "HASH"}],

@@ -31,9 +31,7 @@ def refused(code: str) -> dict[str, Any]:
 
 @pytest.fixture
 def client() -> Any:
-    config = Config(retries={"total_max_attempts": 1})
-    keys: Any = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
-    return boto3.client("events", region_name="eu-west-1", config=config, **keys)
+    return boto3.client("events", config=Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.fixture
@@ -136,9 +134,8 @@ def test_a_bus_that_hangs_is_given_up_in_time() -> None:
 @mock_aws
 def test_a_rule_on_the_bus_hands_the_result_to_its_target() -> None:
     """A consumer that matches our source and detail-type finds the detail on its queue."""
-    keys: Any = {"region_name": "eu-west-1", "aws_access_key_id": "x", "aws_secret_access_key": "x"}
-    events = boto3.client("events", **keys)
-    sqs = boto3.client("sqs", **keys)
+    events = boto3.client("events")
+    sqs = boto3.client("sqs")
     queue = sqs.create_queue(QueueName="results")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     events.create_event_bus(Name="bus")

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from end_conversation.deadline import within
@@ -70,17 +70,18 @@ class Endpoint:
 
     def post(self, path: str, seconds: float) -> Answer:
         """Tavus' answer, whole and within so many seconds. Raises NoAnswer; after that nothing more is sent."""
-        exchange = _Exchange(self._connection(seconds))
+        exchange = _Exchange(self._connection(seconds), self._tls)
         try:
             answer = within(seconds, lambda: exchange.run(path, self._headers))
-        except (TimeoutError, Urllib3TimeoutError) as error:
-            raise NoAnswer(type(error).__name__, timeout=True, sent=exchange.give_up()) from None
         except (OSError, HTTPException, HTTPError) as error:
             sent = exchange.give_up()
+            # Among urllib3's timeouts are refused connections and names that can't be resolved.
+            refused = isinstance(error, NewConnectionError)
+            timeout = isinstance(error, TimeoutError | Urllib3TimeoutError) and not refused
             # An EOF inside the handshake is a reset like any other; trust that fails will fail again.
             untrusted = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError) and not sent
-            raise NoAnswer(type(error).__name__, timeout=False, sent=sent, untrusted=untrusted) from None
-        if answer.body is not None and not exchange.connection.is_closed:
+            raise NoAnswer(type(error).__name__, timeout=timeout, sent=sent, untrusted=untrusted) from None
+        if not exchange.connection.is_closed:
             self._kept, self._idle_since = exchange.connection, self._clock.now()
         return answer
 
@@ -93,17 +94,17 @@ class Endpoint:
                 kept.timeout = seconds
                 return kept
             kept.close()
-        if self._tls is None:
-            return HTTPConnection(self._origin.host, self._origin.port, timeout=seconds)
-        return HTTPSConnection(self._origin.host, self._origin.port, timeout=seconds, ssl_context=self._tls)
+        kind = HTTPConnection if self._tls is None else HTTPSConnection
+        return kind(self._origin.host, self._origin.port, timeout=seconds)
 
 
 class _Exchange:
     """A request and its answer on one connection: run in one thread, given up from another."""
 
-    def __init__(self, connection: HTTPConnection) -> None:
+    def __init__(self, connection: HTTPConnection, tls: ssl.SSLContext | None) -> None:
         self.connection = connection
         self.connection.auto_open = 0  # a connection lost in between is a failure, not to be mended unseen
+        self._tls = tls
         self._socket: socket.socket | None = None
         self._sent = False
         self._given_up = False
@@ -112,11 +113,11 @@ class _Exchange:
     def run(self, path: str, headers: Mapping[str, str]) -> Answer:
         try:
             if self.connection.is_closed:
-                self.connection.connect()
-            self._begin_sending()
+                self._connect()
+            self._go_on(sending=True)
             self.connection.request("POST", path, headers=headers, preload_content=False, decode_content=False)
-            response = self.connection.getresponse()
-            body = _body(response)
+            with self.connection.getresponse() as response:
+                body = _body(response)
         except BaseException:
             self.connection.close()
             raise
@@ -124,13 +125,24 @@ class _Exchange:
             self.connection.close()
         return Answer(response.status, response.headers, body)
 
-    def _begin_sending(self) -> None:
+    def _connect(self) -> None:
+        # In steps, where HTTPSConnection's own connect shows no socket to give up before its handshake is over.
+        HTTPConnection.connect(self.connection)
+        self._go_on()
+        if self._tls is not None:
+            self.connection.sock = secured = self._tls.wrap_socket(
+                self.connection.sock, server_hostname=self.connection.host, do_handshake_on_connect=False
+            )
+            self._go_on()
+            secured.do_handshake()
+
+    def _go_on(self, *, sending: bool = False) -> None:
+        """Keep the socket for give_up, as http.client may let go of it. Raises TimeoutError if that came first."""
         with self._lock:
             if self._given_up:
                 raise TimeoutError
-            # Kept here: http.client lets go of it before the body of an answer that closes the connection.
             self._socket = self.connection.sock
-            self._sent = True
+            self._sent = sending
 
     def give_up(self) -> bool:
         """Stop the exchange, whichever thread is at it. Whether any of the request may have been sent."""
@@ -146,9 +158,10 @@ class _Exchange:
 def _body(response: HTTPResponse) -> bytes | None:
     if not 200 <= response.status <= 599:  # noqa: PLR2004 - the final statuses of HTTP (RFC 9110, 15)
         raise BadStatusLine(str(response.status))
-    body = b""
-    while chunk := response.read(MAX_BODY_BYTES + 1 - len(body), decode_content=False):
+    body = bytearray()
+    # read1, as read may take all there is for a chunk whose size is negative.
+    while chunk := response.read1(MAX_BODY_BYTES + 1 - len(body), decode_content=False):
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             return None
-    return body
+    return bytes(body)

@@ -96,7 +96,7 @@ class Tavus:
             return float(value)
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - self._clock.now()).total_seconds()
         return seconds if seconds >= 0 else None

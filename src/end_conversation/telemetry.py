@@ -30,7 +30,7 @@ class Telemetry:
     def __init__(self, environ: Mapping[str, str]) -> None:
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
         try:
-            self._logger = Logger(service=service, utc=True, use_rfc3339=True)
+            self._logger = Logger(service=service, utc=True, use_rfc3339=True, location=None)
         except ValueError:
             raise InvalidSetting("POWERTOOLS_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL") from None
         self._metrics = Metrics(

@@ -1,0 +1,256 @@
+"""A server on 127.0.0.1 that answers by script, however wrongly, and remembers what reached it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain, repeat
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+type Step = bytes | Callable[[Peer], object]
+type Reply = Step | tuple[Step, ...]
+"""Bytes are sent and functions called, one after the other; the connection then waits for its next request."""
+
+PATIENCE_SECONDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request; the names of `headers` are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+class Peer:
+    """A client on one connection, as a script sees it."""
+
+    request: Request
+
+    def __init__(self, connection: socket.socket, over: Event) -> None:
+        self._socket = connection
+        self._over = over
+        self._unread = b""
+        self.quiet = Event()
+        self.sent = 0
+        self.received = 0
+
+    def secure(self, tls: ssl.SSLContext) -> None:
+        self._socket = tls.wrap_socket(self._socket, server_side=True)
+
+    def next_request(self) -> bool:
+        """Whether one more whole request came, none of ours having a body; or the client has left."""
+        while b"\r\n\r\n" not in self._unread:
+            if not self._unread:
+                self.quiet.set()
+            data = self.receive()
+            self.quiet.clear()
+            if not data:
+                return False
+            self._unread += data
+        head, _, self._unread = self._unread.partition(b"\r\n\r\n")
+        line, *fields = head.decode("latin-1").split("\r\n")
+        method, path, _ = line.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        self.request = Request(method, path, headers)
+        return True
+
+    def play(self, reply: Reply) -> None:
+        for step in reply if isinstance(reply, tuple) else (reply,):
+            if isinstance(step, bytes):
+                self.send(step)
+            else:
+                step(self)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+        self.sent += len(data)
+
+    def send_unprotected(self, data: bytes) -> None:
+        """Send below TLS, as whatever broke in between would."""
+        socket.socket.sendall(self._socket, data)
+
+    def receive(self) -> bytes:
+        """What the client sends next; nothing once it has left."""
+        data = self._socket.recv(2**16)
+        self.received += len(data)
+        return data
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass while the server runs. Raises ConnectionError once it does not."""
+        if self._over.wait(seconds):
+            raise ConnectionError
+
+    def shut(self) -> None:
+        """End whatever goes on here, from any thread."""
+        # SSLSocket's own shutdown would turn to plain text under a thread that reads.
+        with suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Leave as programs do, with a FIN."""
+        self.shut()
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Leave as a crash or a middlebox does, with a RST."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+
+class FaultServer:
+    """Plays a reply of the script for each request, the last of them ever again; or a greeting on each connection.
+
+    At its end all threads are stopped, and the client must have left each connection that isn't waiting for a request.
+    """
+
+    def __init__(self, *script: Reply, greeting: Reply | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._script = chain(script, repeat(script[-1]) if script else ())
+        self._greeting = greeting
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        # Small, so that not much more is sent than is read.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
+        self._acceptor = Thread(target=self._accept)
+        self._over = Event()
+        self._last_address: object = None
+        self._peers: dict[Thread, Peer] = {}
+        self.port: int = self._listener.getsockname()[1]
+        self.requests: list[Request] = []
+
+    @property
+    def url(self) -> str:
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections were made."""
+        return len(self._peers)
+
+    @property
+    def received(self) -> int:
+        """How many bytes arrived, whole requests or not."""
+        return sum(peer.received for peer in self._peers.values())
+
+    @property
+    def sent(self) -> int:
+        """How many bytes were sent; the kernels hold those that were not read."""
+        return sum(peer.sent for peer in self._peers.values())
+
+    def __enter__(self) -> Self:
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # This connection is accepted after all others: then no more will come.
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self._last_address = last.getsockname()
+            last.connect(self._listener.getsockname())
+            self._acceptor.join()
+        self._listener.close()
+        all_quiet = all(peer.quiet.wait(PATIENCE_SECONDS) for peer in self._peers.values())
+        self._over.set()
+        for thread, peer in self._peers.items():
+            peer.shut()
+            thread.join()
+        assert all_quiet, "the client stays in a connection that it gave up"
+
+    def _accept(self) -> None:
+        while True:
+            connection, address = self._listener.accept()
+            if address == self._last_address:
+                connection.close()
+                return
+            peer = Peer(connection, self._over)
+            thread = Thread(target=self._serve, args=[peer])
+            self._peers[thread] = peer
+            thread.start()
+
+    def _serve(self, peer: Peer) -> None:
+        # A client leaves when it likes, in the middle of a handshake too.
+        with suppress(OSError):
+            if self._tls is not None:
+                peer.secure(self._tls)
+            if self._greeting is not None:
+                peer.play(self._greeting)
+            while peer.next_request():
+                self.requests.append(peer.request)
+                peer.play(next(self._script))
+        peer.close()
+        peer.quiet.set()
+
+
+def answer(status: int, body: bytes = b"", *headers: str, keep: bool = False) -> bytes:
+    """A whole answer, after which the connection is closed or kept."""
+    lines = [f"HTTP/1.1 {status} Some Reason", f"Content-Length: {len(body)}", *headers]
+    if not keep:
+        lines.append("Connection: close")
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n" + body
+
+
+def close(peer: Peer) -> None:
+    """Leave with a FIN."""
+    peer.close()
+
+
+def reset(peer: Peer) -> None:
+    """Leave with a RST."""
+    peer.reset()
+
+
+def hang(peer: Peer) -> None:
+    """Say nothing until the client leaves."""
+    while peer.receive():
+        pass
+
+
+def drip(data: bytes, every: float = 0.05) -> Step:
+    """Send a byte at a time."""
+
+    def step(peer: Peer) -> None:
+        for position in range(len(data)):
+            peer.send(data[position : position + 1])
+            peer.wait(every)
+
+    return step
+
+
+def endlessly(data: bytes, every: float = 0) -> Step:
+    """Send the same again and again until the client leaves."""
+
+    def step(peer: Peer) -> None:
+        while True:
+            peer.send(data)
+            peer.wait(every)
+
+    return step
+
+
+@contextmanager
+def unused_port() -> Iterator[int]:
+    """A port of ours where nobody listens: connections are refused."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@contextmanager
+def full_port() -> Iterator[int]:
+    """A port whose queue of connections is full: to connect there hangs."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        with suppress(TimeoutError):
+            while True:
+                sockets.enter_context(socket.create_connection(listener.getsockname(), timeout=0.1))
+        yield listener.getsockname()[1]

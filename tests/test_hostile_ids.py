@@ -1,0 +1,167 @@
+"""Ids that are more than an id: through every trigger and in either place, none of them reaches a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from moto import mock_aws
+
+from end_conversation.bootstrap import bootstrap
+from end_conversation.conversation import InvalidEvent
+from tests.fakes import Context
+from tests.fault_server import FaultServer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EVENTS = Path(__file__).parent.parent / "events"
+
+type Ids = dict[str, Any]
+type Handler = Callable[[Any, Any], Any]
+
+HOSTILE_TEXTS = {
+    "empty": "",
+    "dots": "..",
+    "one dot": ".",
+    "encoded dots": "%2e%2e",
+    "encoded slash": "a%2Fb",
+    "encoded NUL": "a%00",
+    "dots and slash": "../a",
+    "slash": "a/b",
+    "slash behind": "a/",
+    "backslash": "a\\b",
+    "query": "a?b",
+    "fragment": "a#b",
+    "parameter": "a;b",
+    "user": "a@b",
+    "colon": "a:b",
+    "space": "a b",
+    "space behind": "a ",
+    "newline behind": "a\n",
+    "CRLF and a header": "a\r\nHost: b",
+    "NUL": "a\0",
+    "leading hyphen": "-a",
+    "leading underscore": "_a",
+    "unicode digits": "\u0661\u0662\u0663",
+    "full-width letter": "\uff41",
+    "accent": "caf\u00e9",
+    "lone surrogate": "\ud800",
+    "right to left": "a\u202eb",
+    "129 characters": "a" * 129,
+    "5,000 characters": "a" * 5000,
+}
+HOSTILE = HOSTILE_TEXTS | {
+    "null": None,
+    "true": True,
+    "number": 7,
+    "fraction": 1.5,
+    "list": ["a"],
+    "empty list": [],
+    "dict": {"a": "b"},
+}
+
+
+def sample(name: str, **changes: Any) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
+    return event | changes
+
+
+def path(ids: Ids) -> str:
+    return f"/v2/deployments/{ids['deployment_id']}/conversations/{ids['conversation_id']}/end"
+
+
+BY_PARAMETERS: dict[str, Callable[[Ids], dict[str, Any]]] = {
+    "payload 2.0": lambda ids: sample("http-api", pathParameters=ids),
+    "payload 1.0": lambda ids: sample("rest-api", pathParameters=ids),
+}
+BY_PATH: dict[str, Callable[[Ids], dict[str, Any]]] = {
+    "payload 2.0": lambda ids: sample("http-api", pathParameters=None, rawPath=path(ids)),
+    "payload 1.0": lambda ids: sample("rest-api", pathParameters=None, path=path(ids)),
+    "function URL": lambda ids: sample("function-url", rawPath=path(ids)),
+}
+
+either_place = pytest.mark.parametrize("place", ["deployment_id", "conversation_id"])
+
+
+def ids_with(hostile: Any, place: str) -> Ids:
+    return {"deployment_id": "d1", "conversation_id": "c1"} | {place: hostile}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    """Stands in for Tavus, and knows everything that was sent there."""
+    with FaultServer(answer(404)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def handler(server: FaultServer) -> Iterator[Handler]:
+    """The handler as Lambda would compose it, for requests and for events."""
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        yield bootstrap(
+            {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "default"},
+        )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_sent_yet(server: FaultServer) -> None:
+    server.requests.clear()
+
+
+@either_place
+@pytest.mark.parametrize("trigger", BY_PARAMETERS)
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_in_path_parameters(handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str) -> None:
+    """A hostile id among the path parameters is refused, also where the path itself would name a conversation."""
+    event = BY_PARAMETERS[trigger](ids_with(HOSTILE[hostile], place))
+
+    response = handler(event, Context())
+
+    assert (response["statusCode"], json.loads(response["body"])["reason"]) == (400, "invalid_id")
+    assert server.requests == []
+
+
+@either_place
+@pytest.mark.parametrize("trigger", BY_PATH)
+@pytest.mark.parametrize("hostile", HOSTILE_TEXTS)
+def test_in_the_path(handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str) -> None:
+    """A hostile id in the path is refused, or makes it another path."""
+    text = HOSTILE_TEXTS[hostile]
+    event = BY_PATH[trigger](ids_with(text, place))
+
+    response = handler(event, Context())
+
+    expected = (404, "unknown_path") if "/" in text else (400, "invalid_id")
+    assert (response["statusCode"], json.loads(response["body"])["reason"]) == expected
+    assert server.requests == []
+
+
+@either_place
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_in_an_event(handler: Handler, server: FaultServer, hostile: str, place: str) -> None:
+    """An event with a hostile id is raised, for the failure queue."""
+    event = sample("session-timeout", detail=ids_with(HOSTILE[hostile], place))
+
+    with pytest.raises(InvalidEvent):
+        handler(event, Context())
+
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(make(ids_with("c1", "conversation_id")) for make in (*BY_PARAMETERS.values(), *BY_PATH.values())),
+        sample("session-timeout", detail=ids_with("c1", "conversation_id")),
+    ],
+    ids=[*(f"{name} by parameters" for name in BY_PARAMETERS), *(f"{name} by path" for name in BY_PATH), "event"],
+)
+def test_an_id_that_is_one(handler: Handler, server: FaultServer, event: dict[str, Any]) -> None:
+    """Through each of these triggers an id that is no more than that reaches Tavus, once and at the right path."""
+    handler(event, Context())
+
+    assert [request.path for request in server.requests] == ["/v2/deployments/d1/conversations/c1/end"]

@@ -1,19 +1,25 @@
-"""What stands in for Lambda, for time and for the operator in the tests."""
+"""What stands in for Lambda, for time, for the operator and for AWS in the tests."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
 from end_conversation.deadline import Clock
 from end_conversation.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from end_conversation.conversation import Conversation, Result, TavusUnavailable
+    from collections.abc import Iterator
+
+    from end_conversation.conversation import Conversation, Result
     from end_conversation.deadline import Deadline
-    from end_conversation.telemetry import Trigger
+    from end_conversation.errors import ResultNotPublished, TavusUnavailable
+    from end_conversation.telemetry import Door
 
 
 class Context(LambdaContext):
@@ -54,13 +60,35 @@ class FakeTelemetry(Telemetry):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
-        self.outcomes: list[tuple[Trigger, Result | TavusUnavailable]] = []
-        self.invalids: list[tuple[Trigger, str]] = []
+        self.outcomes: list[tuple[Door, Result | TavusUnavailable]] = []
+        self.invalids: list[tuple[Door, str]] = []
+        self.unpublished: list[ResultNotPublished] = []
 
     def outcome(
-        self, trigger: Trigger, conversation: Conversation, outcome: Result | TavusUnavailable, deadline: Deadline
+        self, door: Door, conversation: Conversation, outcome: Result | TavusUnavailable, deadline: Deadline
     ) -> None:
-        self.outcomes.append((trigger, outcome))
+        self.outcomes.append((door, outcome))
 
-    def invalid(self, trigger: Trigger, reason: str) -> None:
-        self.invalids.append((trigger, reason))
+    def invalid(self, door: Door, reason: str) -> None:
+        self.invalids.append((door, reason))
+
+    def publish_failed(self, error: ResultNotPublished) -> None:
+        self.unpublished.append(error)
+
+
+class _Body(BytesIO):
+    def stream(self) -> Iterator[bytes]:
+        yield self.getvalue()
+
+
+def let_aws_answer(client: Any, *answers: tuple[int, bytes]) -> list[object]:
+    """Let a boto3 client meet these HTTP answers, each a status and a body, one a request; the requests it makes."""
+    requests: list[object] = []
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        status, body = answers[len(requests)]
+        requests.append(request)
+        return AWSResponse(request.url, status, HTTPHeaders(), _Body(body))
+
+    client.meta.events.register("before-send", answer)
+    return requests

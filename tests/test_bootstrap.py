@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from end_conversation.bootstrap import bootstrap
-from end_conversation.conversation import UnsupportedEvent
+from end_conversation.errors import UnsupportedEvent
 from tests.fakes import Context
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,12 @@ def test_without_a_table_no_record_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("ALLOWED_DEPLOYMENT_IDS", ""), ("POWERTOOLS_LOG_LEVEL", "LOUD"), ("POWERTOOLS_TRACE_DISABLED", "perhaps")],
+    [
+        ("ALLOWED_DEPLOYMENT_IDS", ""),
+        ("POWERTOOLS_LOG_LEVEL", "LOUD"),
+        ("POWERTOOLS_TRACE_DISABLED", "perhaps"),
+        ("POWERTOOLS_METRICS_DISABLED", ""),
+    ],
 )
 def test_a_wrong_setting_stops_the_cold_start_with_one_sentence(variable: str, value: str) -> None:
     """What Lambda reports names the variable and what it should be."""
@@ -93,4 +98,4 @@ def test_a_wrong_setting_stops_the_cold_start_with_one_sentence(variable: str, v
         loaded(HTTP_ONLY | {variable: value}, set())
 
     last = stopped.value.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"end_conversation.conversation.InvalidSetting: {variable} must be ")
+    assert last.startswith(f"end_conversation.errors.InvalidSetting: {variable} must be ")

@@ -7,14 +7,14 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from end_conversation.conversation import ResultNotPublished
+from end_conversation.aws import CONFIG
 from end_conversation.deadline import Clock, Deadline
+from end_conversation.errors import ResultNotPublished
 from end_conversation.eventbridge import EventBus
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, let_aws_answer
 
 ENTRY = {
     "EventBusName": "bus",
@@ -31,7 +31,7 @@ def refused(code: str) -> dict[str, Any]:
 
 @pytest.fixture
 def client() -> Any:
-    return boto3.client("events", config=Config(retries={"total_max_attempts": 1}))
+    return boto3.client("events", config=CONFIG)
 
 
 @pytest.fixture
@@ -106,6 +106,27 @@ def test_a_denied_call_is_not_made_again(client: Any, stub: Stubber) -> None:
     stub.add_client_error("put_events", "AccessDeniedException", "told by AWS", http_status_code=400)
 
     with pytest.raises(ResultNotPublished, match="^AccessDeniedException$"):
+        publish(client)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"null"),
+        (200, b"[]"),
+        (200, b"5"),
+        (200, b"\xff"),
+        (200, b"<html>"),
+        (200, b'{"FailedEntryCount": 1, "Entries": 5}'),
+        (400, b"[]"),
+        (500, b"\xff"),
+    ],
+)
+def test_what_is_no_answer_of_eventbridge_is_no_success(client: Any, answer: tuple[int, bytes]) -> None:
+    """Whatever botocore makes of it, the result counts as not published."""
+    let_aws_answer(client, answer, answer)
+
+    with pytest.raises(ResultNotPublished):
         publish(client)
 
 

@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from end_conversation.conversation import (
-    Conversation,
-    InvalidEvent,
-    Reason,
-    Result,
-    ResultNotPublished,
-    Status,
-    TavusUnavailable,
-)
+from end_conversation import dynamodb, eventbridge
+from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from end_conversation.events import EventDoor
+from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
+from end_conversation.events import RESERVE_SECONDS, EventDoor
 from tests.fakes import Context, FakeClock, FakeTelemetry
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -180,5 +174,15 @@ def test_what_can_not_be_said_yet_is_raised() -> None:
 
 def test_a_result_that_is_not_published_is_raised() -> None:
     """A result that nobody heard of counts as no result."""
+    refused = ResultNotPublished("ThrottlingException")
+    telemetry = FakeTelemetry()
+
     with pytest.raises(ResultNotPublished):
-        deliver(session_timeout(), bus=FakeBus(ResultNotPublished("ThrottlingException")))
+        deliver(session_timeout(), bus=FakeBus(refused), telemetry=telemetry)
+
+    assert telemetry.unpublished == [refused]
+
+
+def test_the_reserve_covers_what_comes_after_tavus() -> None:
+    """Asking the table, writing it and publishing may each take their whole time."""
+    assert 2 * dynamodb.MAX_SECONDS + eventbridge.MAX_SECONDS < RESERVE_SECONDS

@@ -10,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from end_conversation.bootstrap import bootstrap
-from end_conversation.conversation import InvalidEvent
+from end_conversation.errors import InvalidEvent
 from tests.fakes import Context
 from tests.fault_server import FaultServer, answer
 

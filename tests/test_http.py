@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from end_conversation.conversation import Conversation, Reason, Result, Status, TavusUnavailable
+from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
+from end_conversation.errors import TavusUnavailable
 from end_conversation.http import MAX_SECONDS, HttpDoor
 from tests.fakes import Context, FakeClock, FakeTelemetry
 
@@ -28,7 +29,7 @@ class FakeEnd:
 
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
         self.asked.append(conversation)
-        self.seconds.append(deadline.left_with_reserve())
+        self.seconds.append(deadline.left())
         if isinstance(self.outcome, TavusUnavailable):
             raise self.outcome
         return self.outcome

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from moto import mock_aws
 
-from end_conversation.attempt import Answer, NoAnswer
+from end_conversation.attempt import NoAnswer
 from end_conversation.bootstrap import bootstrap
-from end_conversation.conversation import (
-    Conversation,
+from end_conversation.conversation import Conversation, Result
+from end_conversation.deadline import Deadline
+from end_conversation.errors import (
     InvalidEvent,
     RecordUnavailable,
-    Result,
     ResultNotPublished,
     TavusUnavailable,
     UnsupportedEvent,
 )
-from end_conversation.deadline import Deadline
 from end_conversation.events import EventDoor
+from end_conversation.exchange import Answer
 from end_conversation.record import EndRecorded
 from end_conversation.tavus import BACKOFF_SECONDS, LEAST_SECONDS, MAX_ATTEMPTS, Tavus
 from tests.fakes import Context, FakeClock, FakeTelemetry
@@ -163,7 +163,8 @@ def test_the_client_tells_what_its_attempts_amount_to_before_the_deadline(
         assert (
             outcome.attempts == MAX_ATTEMPTS
             or (isinstance(last, NoAnswer) and last.untrusted)
-            or deadline.left() < max(outcome.retry_after or 0, BACKOFF_SECONDS * 2**outcome.attempts) + LEAST_SECONDS
+            or deadline.left_for_tavus()
+            < max(outcome.retry_after or 0, BACKOFF_SECONDS * 2 ** (outcome.attempts - 1)) + LEAST_SECONDS
         )
 
 
@@ -181,7 +182,7 @@ def test_retry_after_is_seconds_or_nothing(value: str) -> None:
 
 
 class FakeRecord:
-    """A table of one conversation that keeps the first result, or `ended`; it may be down, and slow up to its limit."""
+    """A table of one conversation that keeps the strongest result; it may be down, and slow up to its limit."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -194,11 +195,11 @@ class FakeRecord:
 
     def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         self._answer(deadline)
-        if self.kept is None or result.status == "ended":
+        if self.kept is None or result.status == "ended" or (result.settled and self.kept.status != "ended"):
             self.kept = result
 
     def _answer(self, deadline: Deadline) -> None:
-        self._clock.advance(deadline.left_with_reserve() / 4)
+        self._clock.advance(deadline.left() / 4)
         if self.down:
             raise RecordUnavailable("down")
 
@@ -218,7 +219,7 @@ def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[l
     published: list[Claim] = []
 
     def publish(detail: dict[str, Any], deadline: Deadline) -> None:
-        clock.advance(deadline.left_with_reserve())
+        clock.advance(deadline.left())
         if delivery.bus_down:
             raise ResultNotPublished("down")
         published.append((detail["status"], detail["reason"]))
@@ -242,7 +243,7 @@ def stronger(known: Result | None, answered: Claim) -> Claim:
     """What an invocation tells: what is known before what was answered, though a suspicion is worth another try."""
     if known is None or STRENGTH[known.status] <= STRENGTH[answered[0]]:
         return answered
-    if answered[0] == "unavailable" and known.reason == "earlier_attempt":
+    if answered[0] == "unavailable" and not known.settled:
         return answered
     return known.status, known.reason
 

@@ -1,18 +1,13 @@
 """The record: what we know outlives a crash, and outranks what Tavus says next."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from end_conversation.conversation import (
-    Conversation,
-    Reason,
-    RecordUnavailable,
-    Result,
-    Status,
-    TavusUnavailable,
-)
+from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
+from end_conversation.errors import RecordUnavailable, TavusUnavailable
 from end_conversation.record import EndRecorded
 from tests.fakes import FakeClock
 
@@ -20,6 +15,7 @@ CONVERSATION = Conversation("d1", "c1")
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 ENDED = Result(Status.ENDED, None, NOW, 1, 200)
 UNEXPECTED = Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, NOW, 1, 200)
+REFUSED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 2, 404)
 SUSPECTED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 3)
 NOT_FOUND = Result(Status.NOT_FOUND, None, NOW, 1, 404)
 REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
@@ -87,11 +83,21 @@ def test_a_weak_result_is_not_written_down(outcome: Result) -> None:
     assert record.keeps == []
 
 
-@pytest.mark.parametrize("kept", [ENDED, UNEXPECTED, SUSPECTED])
+@pytest.mark.parametrize("kept", [ENDED, UNEXPECTED, REFUSED])
 @pytest.mark.parametrize("outcome", [NOT_FOUND, REJECTED])
 def test_a_redelivery_after_a_crash_tells_the_stronger_truth(outcome: Result, kept: Result) -> None:
     """Killed between Tavus' answer and PutEvents, the next run meets a 404 or a 400 and still says what was known."""
     assert end(outcome, FakeRecord(kept)) == (kept, [])
+
+
+@pytest.mark.parametrize("outcome", [NOT_FOUND, REJECTED])
+def test_a_suspicion_makes_a_refusal_unconfirmed(outcome: Result) -> None:
+    """Three resets, raised, redelivered with 404: an earlier attempt may have done it, and now an answer settled it."""
+    record = FakeRecord(SUSPECTED)
+    settled = replace(outcome, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
+
+    assert end(outcome, record) == (settled, [])
+    assert record.keeps == [settled]
 
 
 def test_ended_outranks_an_unconfirmed_redelivery() -> None:
@@ -103,8 +109,8 @@ def test_ended_outranks_an_unconfirmed_redelivery() -> None:
 
 
 @pytest.mark.parametrize("outcome", [MAYBE, NEVER])
-@pytest.mark.parametrize("kept", [ENDED, UNEXPECTED])
-def test_what_tavus_once_said_is_told_while_tavus_is_down(outcome: TavusUnavailable, kept: Result) -> None:
+@pytest.mark.parametrize("kept", [ENDED, UNEXPECTED, REFUSED])
+def test_what_an_answer_once_settled_is_told_while_tavus_is_down(outcome: TavusUnavailable, kept: Result) -> None:
     """A redelivery does not need Tavus to repeat itself."""
     assert end(outcome, FakeRecord(kept)) == (kept, [])
 

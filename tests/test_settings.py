@@ -2,7 +2,7 @@
 
 import pytest
 
-from end_conversation.conversation import InvalidSetting
+from end_conversation.errors import InvalidSetting
 from end_conversation.settings import Origin, Settings
 
 ALLOWED = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
@@ -74,6 +74,12 @@ WRONG_ORIGINS = [
     "ftp://tavusapi.com",
     "file:///etc/passwd",
     "https://[::1",
+    "https://[1.2]",
+    "https://[::::]",
+    "https://..",
+    "https://-",
+    "https://a..b",
+    f"https://{'a' * 64}.example",
 ]
 
 
@@ -91,6 +97,9 @@ WRONG_ORIGINS = [
         ("ALLOWED_DEPLOYMENT_IDS", "d1,"),
         ("ALLOWED_DEPLOYMENT_IDS", "d1,*"),
         ("ALLOWED_DEPLOYMENT_IDS", "d1;d2"),
+        ("ALLOWED_DEPLOYMENT_IDS", "d1\n"),
+        ("ALLOWED_DEPLOYMENT_IDS", "d1,\td2"),
+        ("ALLOWED_DEPLOYMENT_IDS", "*\n"),
         ("ALLOWED_DEPLOYMENT_IDS", "../d1"),
         ("EVENT_BUS_NAME", "my bus"),
         ("EVENT_BUS_NAME", "arn:aws:sqs:eu-west-1:123456789012:queue"),

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from end_conversation.conversation import (
-    Conversation,
-    Reason,
-    RecordUnavailable,
-    Result,
-    Status,
-    TavusUnavailable,
-)
+from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
+from end_conversation.errors import RecordUnavailable, TavusUnavailable
 from end_conversation.telemetry import Telemetry
 from tests.fakes import Context, FakeClock
 

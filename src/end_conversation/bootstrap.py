@@ -6,8 +6,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from end_conversation.attempt import Endpoint
-from end_conversation.conversation import EndAllowed, UnsupportedEvent
+from end_conversation.conversation import EndAllowed
 from end_conversation.deadline import Clock
+from end_conversation.errors import UnsupportedEvent
 from end_conversation.http import HttpDoor
 from end_conversation.settings import Settings
 from end_conversation.tavus import Tavus
@@ -54,19 +55,17 @@ def _event_door(
         return None
 
     import boto3
-    from botocore.config import Config
 
+    from end_conversation.aws import CONFIG
     from end_conversation.eventbridge import EventBus
     from end_conversation.events import EventDoor
 
-    # One layer retries, and it is ours.
-    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1, "mode": "standard"})
     if settings.ended_table_name is not None:
         from end_conversation.dynamodb import EndedTable
         from end_conversation.record import EndRecorded
 
-        table = EndedTable(boto3.client("dynamodb", config=config), settings.ended_table_name)
+        table = EndedTable(boto3.client("dynamodb", config=CONFIG), settings.ended_table_name, clock)
         end = EndRecorded(end, table, telemetry.record_failed, clock)
-    client = boto3.client("events", config=config)
+    client = boto3.client("events", config=CONFIG)
     bus = EventBus(client, settings.event_bus_name, settings.result_source, trace_header, clock)
     return EventDoor(end, bus.publish, telemetry, clock)

@@ -1,4 +1,4 @@
-"""The room both doors lead to: what a conversation, a result and a failure are, and who may be ended.
+"""The room both doors lead to: what a conversation and a result are, and whose conversations may be ended.
 
 Standard library only: nothing here knows HTTP, Lambda or AWS.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from end_conversation.errors import InvalidId
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -72,65 +74,17 @@ class Result:
     tavus_status_code: int | None = None
     tavus_request_id: str | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether an answer of Tavus' led to it, and not the mere suspicion that an attempt without one did."""
+        return self.tavus_status_code is not None
+
     def outranks(self, other: Result) -> bool:
         """Whether this is the stronger truth: `ended` before `unconfirmed` before the others."""
         return _STRENGTH[self.status] > _STRENGTH[other.status]
 
 
 _STRENGTH = {Status.ENDED: 2, Status.UNCONFIRMED: 1, Status.NOT_FOUND: 0, Status.REJECTED: 0}
-
-
-class EndConversationError(Exception):
-    """Superclass of all our errors. Never raised itself; no text of theirs quotes a server."""
-
-
-class InvalidSetting(EndConversationError):
-    """The deployment's fault: an environment variable is missing or wrong. Deploy it again, mended."""
-
-
-class UnsupportedEvent(EndConversationError):
-    """The deployment's fault: an event that this deployment has no door for was sent to it."""
-
-
-class InvalidId(EndConversationError, ValueError):
-    """The caller's fault: an id that can't be one of Tavus'. Trying again won't help."""
-
-
-class InvalidEvent(EndConversationError):
-    """The caller's fault: an event that names no conversation. Trying again won't help."""
-
-
-class ResultNotPublished(EndConversationError):
-    """AWS' fault: the result is known, and the event bus did not take it. May be tried again."""
-
-
-class RecordUnavailable(EndConversationError):
-    """AWS' fault: the table of ended conversations can't be asked or written. The run goes on without it."""
-
-
-class TavusUnavailable(EndConversationError):
-    """Tavus' fault: nothing can be said yet. May be tried again, `retry_after` seconds later where Tavus said so."""
-
-    status: ClassVar = "unavailable"
-
-    def __init__(  # noqa: PLR0913 - the same facts that a Result has
-        self,
-        reason: Reason,
-        kind: str,
-        attempts: int = 0,
-        *,
-        may_have_ended: bool = False,
-        retry_after: float | None = None,
-        tavus_status_code: int | None = None,
-        tavus_request_id: str | None = None,
-    ) -> None:
-        super().__init__(f"{reason} after {attempts} attempts: {kind}")
-        self.reason = reason
-        self.attempts = attempts
-        self.may_have_ended = may_have_ended
-        self.retry_after = retry_after
-        self.tavus_status_code = tavus_status_code
-        self.tavus_request_id = tavus_request_id
 
 
 class End(Protocol):

@@ -44,11 +44,11 @@ class Deadline:
         """Seconds since the deadline was set."""
         return self._clock.monotonic() - self._begun
 
-    def left(self) -> float:
+    def left_for_tavus(self) -> float:
         """Seconds left until the reserve begins; never negative."""
         return max(self._over - self._reserve - self._clock.monotonic(), 0)
 
-    def left_with_reserve(self) -> float:
+    def left(self) -> float:
         """Seconds left until the invocation must be over; never negative."""
         return max(self._over - self._clock.monotonic(), 0)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.conversation import Conversation, InvalidEvent, InvalidId, TavusUnavailable
+from end_conversation.conversation import Conversation
 from end_conversation.deadline import Deadline
+from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
-# Kept from Tavus for asking and writing the table, publishing twice, and logging.
-RESERVE_SECONDS = 7
-EXIT_SECONDS = 0.5
+# Kept from Tavus for asking the table, writing it and publishing; then for logging.
+RESERVE_SECONDS = 9
+EXIT_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,11 @@ class EventDoor:
             self._telemetry.outcome("event", conversation, unavailable, deadline)
             raise
         self._telemetry.outcome("event", conversation, result, deadline)
-        self._publish(_detail(conversation, result, _trigger(event, context)), deadline)
+        try:
+            self._publish(_detail(conversation, result, _trigger(event, context)), deadline)
+        except ResultNotPublished as error:
+            self._telemetry.publish_failed(error)
+            raise
 
 
 def _named(event: dict[str, Any]) -> Conversation:

@@ -7,8 +7,9 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.conversation import Conversation, InvalidId, Reason, Status, TavusUnavailable
+from end_conversation.conversation import Conversation, Reason, Status
 from end_conversation.deadline import Deadline
+from end_conversation.errors import InvalidId, TavusUnavailable
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -65,7 +66,7 @@ class HttpDoor:
             return self._refuse(HTTPStatus.NOT_FOUND, "unknown_path", f"The path ends in {_PATH}.", request_id)
         if _method(event) != "POST":
             reason, detail = "method_not_allowed", "Only POST ends a conversation."
-            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, reason, detail, request_id, Allow="POST")
+            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, reason, detail, request_id, {"Allow": "POST"})
         try:
             conversation = Conversation(*ids)
         except InvalidId as error:
@@ -79,9 +80,11 @@ class HttpDoor:
         self._telemetry.outcome("http", conversation, outcome, deadline)
         return _answer(conversation, outcome, request_id)
 
-    def _refuse(self, status: HTTPStatus, reason: str, detail: str, request_id: str, **headers: str) -> dict[str, Any]:
+    def _refuse(
+        self, status: HTTPStatus, reason: str, detail: str, request_id: str, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         self._telemetry.invalid("http", reason)
-        return _problem(status, headers, reason=reason, detail=detail, request_id=request_id)
+        return _problem(status, headers or {}, reason=reason, detail=detail, request_id=request_id)
 
 
 def _named(event: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -113,7 +116,7 @@ def _answer(conversation: Conversation, outcome: Result | TavusUnavailable, requ
     headers = {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = _retry_after(outcome)
-    return _problem(status, headers, reason=reason, detail=detail, request_id=request_id, **names)
+    return _problem(status, headers or {}, reason=reason, detail=detail, request_id=request_id, **names)
 
 
 def _retry_after(outcome: Result | TavusUnavailable) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from end_conversation.conversation import Reason, RecordUnavailable, Result, Status, TavusUnavailable
+from end_conversation.conversation import Reason, Result, Status
+from end_conversation.errors import RecordUnavailable, TavusUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +19,10 @@ class Record(Protocol):
     """Where results are kept. Either method raises RecordUnavailable when it can't be reached."""
 
     def recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        """Give the strongest result kept of a conversation, as of now."""
+        """Give the result kept of a conversation, as of now."""
 
     def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        """Write a result down, unless a stronger one stands there."""
+        """Write a result down unless a stronger one stands there."""
 
 
 class EndRecorded:
@@ -38,8 +40,8 @@ class EndRecorded:
             result = self._end(conversation, deadline)
         except TavusUnavailable as unavailable:
             known = self._recall(conversation, deadline)
-            # What Tavus itself once said stands; a mere suspicion is worth another try.
-            if known is not None and known.reason is not Reason.EARLIER_ATTEMPT:
+            # What an answer of Tavus' once settled stands; a mere suspicion is worth another try.
+            if known is not None and known.settled:
                 return known
             if known is None and unavailable.may_have_ended:
                 self._keep(conversation, self._suspicion(unavailable), deadline)
@@ -47,20 +49,15 @@ class EndRecorded:
         if result.status is not Status.ENDED:
             known = self._recall(conversation, deadline)
             if known is not None and known.outranks(result):
-                return known
+                if known.settled:
+                    return known
+                result = replace(result, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
         if result.status in (Status.ENDED, Status.UNCONFIRMED):
             self._keep(conversation, result, deadline)
         return result
 
     def _suspicion(self, unavailable: TavusUnavailable) -> Result:
-        return Result(
-            Status.UNCONFIRMED,
-            Reason.EARLIER_ATTEMPT,
-            self._clock.now(),
-            unavailable.attempts,
-            unavailable.tavus_status_code,
-            unavailable.tavus_request_id,
-        )
+        return Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, self._clock.now(), unavailable.attempts)
 
     def _recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
         try:

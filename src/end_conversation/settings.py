@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Self
 
-from end_conversation.conversation import InvalidSetting, is_id
+from end_conversation.conversation import is_id
+from end_conversation.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-_ORIGIN = re.compile(r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
 _BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
 _SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
 _TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
@@ -31,8 +33,9 @@ class Origin:
         found = _ORIGIN.fullmatch(text)
         if found is None:
             raise ValueError(text)
-        scheme, host, port = found.groups()
-        origin = cls(scheme, host.strip("[]"), int(port or (443 if scheme == "https" else 80)))
+        scheme, name, address, port = found.groups()
+        host = name or str(IPv6Address(address))
+        origin = cls(scheme, host, int(port or (443 if scheme == "https" else 80)))
         if not 0 < origin.port < 2**16:
             raise ValueError(text)
         return origin
@@ -95,9 +98,9 @@ def _sent_origin(text: str | None) -> str | None:
 
 
 def _allowed(text: str) -> Container[str]:
-    if text.strip() == "*":
+    if text.strip(" ") == "*":
         return _Everyone()
-    ids = {part.strip() for part in text.split(",")}
+    ids = {part.strip(" ") for part in text.split(",")}
     if not all(map(is_id, ids)):
         raise InvalidSetting("ALLOWED_DEPLOYMENT_IDS must be Tavus deployment ids, separated by commas, or * for any")
     return frozenset(ids)

@@ -12,18 +12,19 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from end_conversation.attempt import NoAnswer
-from end_conversation.conversation import Reason, Result, Status, TavusUnavailable
+from end_conversation.conversation import Reason, Result, Status
+from end_conversation.errors import TavusUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from end_conversation.attempt import Answer
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
+    from end_conversation.exchange import Answer
 
 MAX_ATTEMPTS = 3
 LEAST_SECONDS = 0.25
-BACKOFF_SECONDS = 0.25
+BACKOFF_SECONDS = 0.5
 
 
 type Verdict = tuple[Status, Reason | None]
@@ -48,10 +49,10 @@ class Tavus:
         path = f"/v2/deployments/{conversation.deployment_id}/conversations/{conversation.conversation_id}/end"
         unavailable, wait = TavusUnavailable(Reason.TAVUS_TIMEOUT, "no time was left"), 0.0
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            if deadline.left() < wait + LEAST_SECONDS:
+            if deadline.left_for_tavus() < wait + LEAST_SECONDS:
                 break
             self._clock.sleep(wait)
-            share = deadline.left() / (MAX_ATTEMPTS + 1 - attempt)
+            share = deadline.left_for_tavus() / (MAX_ATTEMPTS + 1 - attempt)
             earlier = unavailable.may_have_ended
             try:
                 answer = self._post(path, share)
@@ -73,7 +74,7 @@ class Tavus:
                     tavus_status_code=answer.status_code,
                     tavus_request_id=_request_id(answer),
                 )
-            wait = max(unavailable.retry_after or 0, self._jitter(0, BACKOFF_SECONDS * 2**attempt))
+            wait = max(unavailable.retry_after or 0, self._jitter(0, BACKOFF_SECONDS * 2 ** (attempt - 1)))
         raise unavailable
 
     def _result(self, answer: Answer, attempts: int, conversation: Conversation, *, earlier: bool) -> Result:
@@ -91,7 +92,7 @@ class Tavus:
 
     def _retry_after(self, answer: Answer) -> float | None:
         """Seconds that Tavus asks to wait, as whole seconds or a date (RFC 9110, 10.2.3); None for junk or the past."""
-        value = answer.headers.get("Retry-After", "")
+        value = _header(answer, "Retry-After")
         if re.fullmatch("[0-9]+", value):
             return float(value)
         try:
@@ -134,6 +135,11 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _header(answer: Answer, name: str) -> str:
+    # http.client leaves the white space behind a value, which is none of it (RFC 9110, 5.5).
+    return answer.headers.get(name, "").strip(" \t")
+
+
 def _request_id(answer: Answer) -> str | None:
-    value = answer.headers.get("X-Tavus-Request-Id", "")
+    value = _header(answer, "X-Tavus-Request-Id")
     return value if re.fullmatch("[A-Za-z0-9-]{1,64}", value) else None

@@ -9,18 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.shared.functions import strtobool
 
-from end_conversation.conversation import InvalidSetting, Status, TavusUnavailable
+from end_conversation.conversation import Status
+from end_conversation.errors import InvalidSetting, TavusUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Literal
 
-    from end_conversation.conversation import Conversation, End, RecordUnavailable, Result
+    from end_conversation.conversation import Conversation, End, Result
     from end_conversation.deadline import Deadline
+    from end_conversation.errors import RecordUnavailable, ResultNotPublished
 
-    type Trigger = Literal["http", "event"]
+    type Door = Literal["http", "event"]
 
+_SWITCHES = {
+    "POWERTOOLS_DEV",
+    "POWERTOOLS_LOG_DEDUPLICATION_DISABLED",
+    "POWERTOOLS_METRICS_DISABLED",
+    "POWERTOOLS_TRACE_DISABLED",
+}
 _ORIGIN_HINT = "Tavus may check the Origin: set TAVUS_ORIGIN to one that the deployment allows"
 
 
@@ -29,18 +38,21 @@ class Telemetry:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
+        for name in _SWITCHES & environ.keys():
+            try:
+                strtobool(environ[name])
+            except ValueError:
+                raise InvalidSetting(f"{name} must be true or false") from None
         try:
             self._logger = Logger(service=service, utc=True, use_rfc3339=True, location=None)
         except ValueError:
-            raise InvalidSetting("POWERTOOLS_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL") from None
+            levels = "DEBUG, INFO, WARNING, ERROR or CRITICAL"
+            raise InvalidSetting(f"POWERTOOLS_LOG_LEVEL must be {levels} (and so must LOG_LEVEL)") from None
         self._metrics = Metrics(
             namespace=environ.get("POWERTOOLS_METRICS_NAMESPACE") or "EndConversation", service=service
         )
         # urllib3 2 is not among the libraries that the Tracer patches; not patching saves a third of the cold start.
-        try:
-            self._tracer = Tracer(service=service, auto_patch=False)
-        except ValueError:
-            raise InvalidSetting("POWERTOOLS_TRACE_DISABLED must be true or false") from None
+        self._tracer = Tracer(service=service, auto_patch=False)
 
     def instrument(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Let a Lambda handler log its context, flush its metrics and be traced; never its event or response."""
@@ -76,15 +88,15 @@ class Telemetry:
 
     def outcome(
         self,
-        trigger: Trigger,
+        door: Door,
         conversation: Conversation,
         outcome: Result | TavusUnavailable,
         deadline: Deadline,
     ) -> None:
         """Log and count what became of a conversation."""
-        self._count(trigger, outcome.status)
+        self._count(door, outcome.status)
         fields = {
-            "trigger": trigger,
+            "trigger": door,
             "deployment_id": conversation.deployment_id,
             "conversation_id": conversation.conversation_id,
             "status": outcome.status,
@@ -103,16 +115,22 @@ class Telemetry:
         else:
             self._logger.info("conversation end decided", extra=fields)
 
-    def invalid(self, trigger: Trigger, reason: str) -> None:
+    def invalid(self, door: Door, reason: str) -> None:
         """Log and count a request or event that names no conversation."""
-        self._count(trigger, "invalid")
-        self._logger.warning("no conversation named", trigger=trigger, status="invalid", reason=reason)
+        self._count(door, "invalid")
+        fields = {"trigger": door, "status": "invalid", "reason": reason}
+        self._logger.warning("no conversation named", extra=fields)
 
     def record_failed(self, error: RecordUnavailable) -> None:
         """Log and count that the table of ended conversations was of no help."""
         self._metrics.add_metric("record_failed", MetricUnit.Count, 1)
-        self._logger.error("the table of ended conversations failed", reason=str(error))
+        self._logger.error("the table of ended conversations failed", extra={"reason": str(error)})
 
-    def _count(self, trigger: Trigger, status: str) -> None:
-        self._metrics.add_dimension("trigger", trigger)
+    def publish_failed(self, error: ResultNotPublished) -> None:
+        """Log and count that the event bus did not take a result."""
+        self._metrics.add_metric("publish_failed", MetricUnit.Count, 1)
+        self._logger.error("the result was not published", extra={"reason": str(error)})
+
+    def _count(self, door: Door, status: str) -> None:
+        self._metrics.add_dimension("trigger", door)
         self._metrics.add_metric(status, MetricUnit.Count, 1)

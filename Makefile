@@ -1,5 +1,8 @@
-# What is exported here must not reach the parts under test.
-unexport $(filter AWS_% SAM_% POWERTOOLS_% LAMBDA_%,$(.VARIABLES)) PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# What is exported here must not reach the parts under test; redrive alone works on the AWS that the shell is set for.
+unexport $(filter SAM_% POWERTOOLS_% LAMBDA_%,$(.VARIABLES)) PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
+ifneq ($(MAKECMDGOALS),redrive)
+unexport $(filter AWS_%,$(.VARIABLES))
+endif
 
 PYTHON := .venv/bin/python -u
 DEV := .venv/installed
@@ -23,6 +26,14 @@ serve: $(DEV) $(LOCAL_AWS) ## The same, but stay up, with the lines to try
 end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d... CONVERSATION_ID=c...
 	@PYTHONPATH=src $(PYTHON) -m local.end
 
+.PHONY: redrive
+redrive: $(DEV) ## List the events that a stack failed on, and with INVOKE=yes try them again: make redrive STACK=name
+	@PYTHONPATH=src $(PYTHON) -m operations.redrive $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(INVOKE)),--invoke)
+
+.PHONY: soak
+soak: $(DEV) $(LOCAL_AWS) ## Let 1,000 session timeouts meet a Tavus that fails in many ways, and account for each; takes minutes
+	@$(PYTHON) -m local.soak
+
 .PHONY: test
 test: $(DEV) $(LOCAL_AWS) ## Run every check
 	.venv/bin/ruff format --check
@@ -41,7 +52,7 @@ lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=-
 .PHONY: clean
 clean: ## Remove everything that the other targets made
 	rm -rf .venv .venv-sam .venv-ministack .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src local tests -name __pycache__ -prune -exec rm -rf {} +
+	find src local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed: requirements-dev.txt
 .venv-sam/installed: local/requirements-sam.txt

@@ -43,7 +43,7 @@ class Tavus:
         self.down = False
         self.active: set[tuple[str, str]] = set()
         self._lock = Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.tavus = self
         if tls is not None:
             # The handshake belongs to the connection's own thread: here one slow client would hold up the others.
@@ -104,7 +104,7 @@ class _Server(ThreadingHTTPServer):
         """Say nothing: clients under test hang up, and refuse certificates, on purpose."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

@@ -155,20 +155,6 @@ def test_event_naming_no_conversation_reaches_the_failure_queue(stack: Stack) ->
     assert failed["requestContext"]["condition"] == "RetriesExhausted"
 
 
-def test_event_that_tavus_is_down_for_reaches_the_failure_queue(stack: Stack, tavus: Tavus) -> None:
-    """A session timeout is tried again while Tavus answers 503, and at last kept whole."""
-    conversation_id = tavus.start(DEPLOYMENT_ID)
-    event = sample_event()
-    event["detail"]["conversation_id"] = conversation_id
-    tavus.down = True
-    try:
-        failed = failed_event(stack, event)
-    finally:
-        tavus.down = False
-    assert failed["requestPayload"] == event
-    assert asked(tavus, conversation_id) == 9  # three attempts in each of Lambda's three
-
-
 @pytest.fixture(scope="module")
 def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
     """Make an AWS call in a function with the role of another. Returns `allowed`, or the error's code."""

@@ -14,6 +14,7 @@ from local.process import ROOT
 from local.runtime import sandbox
 from local.session import DEPLOYMENT_ID, end_path, logged
 from local.subscriber import Subscriber
+from tests.fault_server import FaultServer, answer, drip, endlessly, hang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from local.runtime import Sandbox
     from local.stack import Stack
     from local.tavus import Tavus
+    from tests.fault_server import Reply
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Lambda's runtime and its emulator are Linux programs")
 
@@ -98,6 +100,39 @@ def test_failure_is_reported_by_its_kind(stack: Stack, tavus: Tavus) -> None:
         report = running.invoke(timeout_of("not.an.id"))
     assert report["errorType"] == "InvalidEvent"
     assert "not.an.id" not in json.dumps(report)
+
+
+DRAWN_OUT = [
+    pytest.param(hang, id="no answer"),
+    pytest.param(endlessly(b"HTTP/1.1 100 Continue\r\n\r\n", every=0.01), id="100 flood"),
+    pytest.param(drip(answer(200, b" " * 4096)), id="dripped answer"),
+]
+ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
+
+
+@pytest.mark.parametrize("reply", DRAWN_OUT)
+def test_request_is_answered_before_lambda_kills_it(reply: Reply) -> None:
+    """However Tavus draws out its answer, the function itself says so, and its sandbox serves the next request."""
+    with FaultServer(reply, reply, reply, ENDED) as server:
+        settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": server.url}
+        with sandbox("HttpFunction", 3, **settings) as running:
+            late, next_one = running.invoke(request_for("c123456")), running.invoke(request_for("c123456"))
+            lines = logged(running.log().splitlines())
+    assert (late["statusCode"], json.loads(late["body"])["reason"]) == (504, "tavus_timeout")
+    assert next_one["statusCode"] == 200
+    assert [line["cold_start"] for line in lines] == [True, False]
+
+
+def test_session_timeout_is_given_up_before_lambda_kills_it(stack: Stack, tavus: Tavus) -> None:
+    """A Tavus that never answers is raised by the function itself, and its sandbox serves the next event."""
+    subscriber = Subscriber(stack)
+    event = timeout_of("c123456")
+    with FaultServer(hang, hang, hang, ENDED) as server:
+        settings = event_settings(stack, tavus) | {"TAVUS_API_URL": server.url}
+        with sandbox("EventFunction", 5, **settings) as running:
+            assert running.invoke(event)["errorType"] == "TavusUnavailable"
+            assert running.invoke(event) is None
+    assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"
 
 
 @pytest.fixture

@@ -38,21 +38,34 @@ class Stack:
 @contextmanager
 def deployed(tavus_api_url: str, allowed_deployment_ids: str) -> Iterator[Stack]:
     """Keep the stack deployed for a while, asking the Tavus at `tavus_api_url`. Raises ProcessFailed."""
-    template = build()
+    build()
     with TemporaryDirectory(prefix="end-conversation-") as scratch, _aws(Path(scratch)) as endpoint_url:
         parameters = {
             "AllowedDeploymentIds": allowed_deployment_ids,
-            "Architecture": ARCHITECTURE,
             "HttpAuth": "NONE",
             "TavusApiUrl": tavus_api_url,
         }
         with step("Deploying the template with sam deploy"):
-            _deploy(template, parameters, endpoint_url, scratch)
-        stack = _client(endpoint_url, "cloudformation").describe_stacks(StackName="end-conversation")["Stacks"][0]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        # Its own address is a subdomain of localhost, which many resolvers don't know.
-        api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
-        yield Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+            stack = deploy(endpoint_url, "end-conversation", parameters)
+        yield stack
+
+
+def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str]) -> Stack:
+    """Create a stack of this name at a local AWS, or update it. Raises ProcessFailed."""
+    overrides = [f"{key}={value}" for key, value in ({"Architecture": ARCHITECTURE} | dict(parameters)).items()]
+    options = ["--stack-name", name, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
+    options += ["--no-confirm-changeset", "--no-fail-on-empty-changeset"]
+    _sam("deploy", endpoint_url, "--template-file", build(), *options, "--parameter-overrides", *overrides)
+    stack = _client(endpoint_url, "cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    # Its own address is a subdomain of localhost, which many resolvers don't know.
+    api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
+    return Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+
+
+def delete(endpoint_url: str, name: str) -> None:
+    """Delete the stack of this name from a local AWS. Raises ProcessFailed."""
+    _sam("delete", endpoint_url, "--stack-name", name, "--no-prompts", "--region", AWS_CLIENT["AWS_DEFAULT_REGION"])
 
 
 @contextmanager
@@ -72,14 +85,12 @@ def _aws(scratch: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def _deploy(template: Path, parameters: Mapping[str, str], endpoint_url: str, home: str) -> None:
-    environment = clean_environment(
-        **AWS_CLIENT, AWS_ENDPOINT_URL=endpoint_url, HOME=home, SAM_CLI_POLL_DELAY="0.5", SAM_CLI_TELEMETRY="0"
-    )
-    overrides = [f"{name}={value}" for name, value in parameters.items()]
-    options = ["--stack-name", "end-conversation", "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
-    options += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
-    run([SAM, "deploy", "--template-file", template, *options], environment)
+def _sam(command: str, endpoint_url: str, *options: object) -> None:
+    with TemporaryDirectory() as home:
+        environment = clean_environment(
+            **AWS_CLIENT, AWS_ENDPOINT_URL=endpoint_url, HOME=home, SAM_CLI_POLL_DELAY="0.5", SAM_CLI_TELEMETRY="0"
+        )
+        run([SAM, command, *options], environment)
 
 
 def _client(endpoint_url: str, service: str) -> Any:

@@ -122,7 +122,7 @@ def test_a_failing_table_is_logged_and_counted(tell: Tell) -> None:
 
 @pytest.mark.parametrize("what", [ENDED, THROTTLED])
 def test_the_call_to_tavus_is_measured(tell: Tell, what: Result | TavusUnavailable) -> None:
-    """Its latency in milliseconds and its attempts, whether it came to a result or not."""
+    """Its latency in milliseconds, its attempts, and whether it came to a result, whose average is a share."""
     clock = FakeClock()
 
     def end(conversation: Conversation, deadline: Deadline) -> Result:
@@ -143,3 +143,4 @@ def test_the_call_to_tavus_is_measured(tell: Tell, what: Result | TavusUnavailab
 
     assert metrics["tavus_latency"] == [1500.0]
     assert metrics["attempts"] == [float(what.attempts)]
+    assert metrics["tavus_answered"] == [float(what is ENDED)]

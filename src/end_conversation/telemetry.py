@@ -80,6 +80,8 @@ class Telemetry:
             milliseconds = (deadline.elapsed() - begun) * 1000
             self._metrics.add_metric("tavus_latency", MetricUnit.Milliseconds, milliseconds)
             self._metrics.add_metric("attempts", MetricUnit.Count, outcome.attempts)
+            # One or zero, so that its average is a share that an alarm can go by.
+            self._metrics.add_metric("tavus_answered", MetricUnit.Count, not isinstance(outcome, TavusUnavailable))
             if isinstance(outcome, TavusUnavailable):
                 raise outcome
             return outcome

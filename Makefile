@@ -1,13 +1,19 @@
-# What is exported here must not reach the parts under test; redrive alone works on the AWS that the shell is set for.
+# What is exported here must not reach the parts under test; these alone work on the AWS that the shell is set for.
+ON_AWS := deploy smoke redrive delete
 unexport $(filter SAM_% POWERTOOLS_% LAMBDA_%,$(.VARIABLES)) PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
-ifneq ($(MAKECMDGOALS),redrive)
+ifneq ($(filter-out $(ON_AWS),$(or $(MAKECMDGOALS),help)),)
 unexport $(filter AWS_%,$(.VARIABLES))
 endif
+
+ARCHITECTURE ?= arm64
+GUIDED ?= $(if $(shell grep parameter_overrides samconfig.toml),,yes)
 
 PYTHON := .venv/bin/python -u
 DEV := .venv/installed
 LOCAL_AWS := .venv-sam/installed .venv-ministack/installed
-LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
+SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli sam
+# A release that somebody slipped something into is mostly found out within days: take none that is younger.
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --exclude-newer '7 days' \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_FLAGS)
 
 .PHONY: help
@@ -35,12 +41,36 @@ soak: $(DEV) $(LOCAL_AWS) ## Let 1,000 session timeouts meet a Tavus that fails 
 	@$(PYTHON) -m local.soak
 
 .PHONY: test
-test: $(DEV) $(LOCAL_AWS) ## Run every check
+test: $(DEV) $(LOCAL_AWS) .venv-checkov/installed ## Run every check
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
-	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli .venv-sam/bin/sam validate --lint
+	AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
+	.venv-checkov/bin/checkov --config-file local/checkov.yaml
 	$(PYTHON) -m pytest
+
+.PHONY: build
+build: $(DEV) .venv-sam/installed ## Build what is deployed: sam build, checked against the pinned hashes, with byte code
+	AWS_DEFAULT_REGION=us-east-1 $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
+	$(PYTHON) -m operations.build --architecture $(ARCHITECTURE)
+
+.PHONY: deploy
+deploy: build ## Build and deploy; asks the first time, and with GUIDED=yes, and keeps the answers in samconfig.toml
+	$(SAM) deploy $(if $(GUIDED),--guided)
+
+.PHONY: smoke
+smoke: $(DEV) ## See that requests get through a deployed stack, ending nothing: make smoke STACK=... [TOKEN=...]
+	@$(PYTHON) -m operations.smoke $(if $(STACK),--stack '$(STACK)')
+
+.PHONY: delete
+delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...
+	$(SAM) delete $(if $(STACK),--stack-name '$(STACK)')
+
+.PHONY: sbom
+sbom: $(DEV) ## List what is deployed, as CycloneDX: .aws-sam/sbom.cdx.json
+	@mkdir -p .aws-sam
+	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file .aws-sam/sbom.cdx.json requirements.txt
 
 .PHONY: lock
 lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=--upgrade takes the newest
@@ -48,15 +78,17 @@ lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=-
 	$(LOCK) pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
 	$(LOCK) --group sam --output-file local/requirements-sam.txt
 	$(LOCK) --group ministack --output-file local/requirements-ministack.txt
+	$(LOCK) --group checkov --output-file local/requirements-checkov.txt
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-sam .venv-ministack .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-sam .venv-ministack .venv-checkov .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed: requirements-dev.txt
 .venv-sam/installed: local/requirements-sam.txt
 .venv-ministack/installed: local/requirements-ministack.txt
+.venv-checkov/installed: local/requirements-checkov.txt
 
 %/installed:
 	@python3.13 -c 'import ensurepip, venv' 2>/dev/null || \

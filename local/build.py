@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from local.console import step
 from local.process import ROOT, run
+from operations.build import add_byte_code, functions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,13 @@ BUILT = ROOT / ".aws-sam/local"
 
 _CACHE = ROOT / ".aws-sam"
 _STAMP = BUILT / "built-from"
-_INPUTS = ("requirements.txt", "samconfig.toml", "template.yaml", "local/requirements-sam.txt")
+_INPUTS = (
+    "requirements.txt",
+    "samconfig.toml",
+    "template.yaml",
+    "local/requirements-sam.txt",
+    "operations/build.py",
+)
 
 
 def build() -> Path:
@@ -33,6 +40,8 @@ def build() -> Path:
         if not _STAMP.exists() or _STAMP.read_text() != digest:
             with step("Building the functions with sam build"):
                 _sam_build()
+                for function in functions(BUILT):
+                    add_byte_code(function)
             _STAMP.write_text(digest)
     return BUILT / "template.yaml"
 

@@ -49,6 +49,11 @@ test: $(DEV) $(LOCAL_AWS) .venv-checkov/installed ## Run every check
 	.venv-checkov/bin/checkov --config-file local/checkov.yaml
 	$(PYTHON) -m pytest
 
+.PHONY: mutate
+mutate: .venv-mutate/installed ## Break the room, the client and both doors in hundreds of ways, and list what no test notices; takes long
+	PATH="$(CURDIR)/.venv-mutate/bin:$$PATH" mutmut run
+	.venv-mutate/bin/mutmut results
+
 .PHONY: build
 build: $(DEV) .venv-sam/installed ## Build what is deployed: sam build, checked against the pinned hashes, with byte code
 	AWS_DEFAULT_REGION=us-east-1 $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
@@ -79,16 +84,18 @@ lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=-
 	$(LOCK) --group sam --output-file local/requirements-sam.txt
 	$(LOCK) --group ministack --output-file local/requirements-ministack.txt
 	$(LOCK) --group checkov --output-file local/requirements-checkov.txt
+	$(LOCK) pyproject.toml --group mutate --constraints requirements-dev.txt --output-file local/requirements-mutate.txt
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-sam .venv-ministack .venv-checkov .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed: requirements-dev.txt
 .venv-sam/installed: local/requirements-sam.txt
 .venv-ministack/installed: local/requirements-ministack.txt
 .venv-checkov/installed: local/requirements-checkov.txt
+.venv-mutate/installed: local/requirements-mutate.txt
 
 %/installed:
 	@python3.13 -c 'import ensurepip, venv' 2>/dev/null || \

@@ -65,9 +65,11 @@ def session_timeout(**changes: Any) -> dict[str, Any]:
 def test_a_session_timeout_ends_the_conversation_and_publishes_the_result() -> None:
     """The published event says what, when, by what answer, and which event had asked."""
     event = session_timeout()
+    telemetry = FakeTelemetry()
 
-    asked, published = deliver(event)
+    asked, published = deliver(event, telemetry=telemetry)
 
+    assert telemetry.outcomes == [("event", ENDED)]
     assert asked == [Conversation("d1234567890abcdef", "c123456")]
     assert published == [
         {
@@ -134,27 +136,28 @@ def test_the_time_of_the_trigger_is_handed_on_as_it_was_given() -> None:
     assert published["trigger"]["time"] == "yesterday"
 
 
+NO_IDS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}, {"conversation_id": "c1"}]
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"detail": None},
-        {"detail": []},
-        {"detail": "{}"},
-        {"detail": {}},
-        {"detail": {"deployment_id": "d1"}},
-        {"detail": {"conversation_id": "c1"}},
-        {"detail": {"deployment_id": "d1", "conversation_id": None}},
-        {"detail": {"deployment_id": 1, "conversation_id": "c1"}},
-        {"detail": {"deployment_id": "d1", "conversation_id": "../c1"}},
-        {"detail-type": "Conversation End Result"},
+        *(({"detail": detail}, "^detail must have a deployment_id and a conversation_id$") for detail in NO_IDS),
+        ({"detail": {"deployment_id": "d1", "conversation_id": None}}, r"^detail\.conversation_id must be 1 to 128 "),
+        ({"detail": {"deployment_id": 1, "conversation_id": "c1"}}, r"^detail\.deployment_id must be 1 to 128 "),
+        (
+            {"detail": {"deployment_id": "d1", "conversation_id": "../c1"}},
+            r"^detail\.conversation_id must be 1 to 128 ",
+        ),
+        ({"detail-type": "Conversation End Result"}, "^the event is a result of ours: let the rule match "),
     ],
 )
-def test_an_event_that_names_no_conversation_is_invalid(changes: dict[str, Any]) -> None:
+def test_an_event_that_names_no_conversation_is_invalid(changes: dict[str, Any], message: str) -> None:
     """It raises, so that the failure queue gets it whole; a result of ours raises too, or it would come round again."""
     telemetry = FakeTelemetry()
     bus = FakeBus()
 
-    with pytest.raises(InvalidEvent):
+    with pytest.raises(InvalidEvent, match=message):
         deliver(session_timeout(**changes), bus=bus, telemetry=telemetry)
 
     assert bus.details == []

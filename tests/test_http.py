@@ -90,13 +90,17 @@ def test_other_path_parameters_leave_the_path_to_speak() -> None:
 @pytest.mark.parametrize("path", ["/", "", f"{PATH}/", f"{PATH}\n", f"{PATH}/x", PATH.replace("v2", "v1"), "/end"])
 def test_another_path_is_not_found(path: str) -> None:
     """Nothing but the path of the contract leads to an end."""
-    http, end = door(ended())
+    telemetry = FakeTelemetry()
+    http, end = door(ended(), telemetry)
 
     answer = http(request(path), Context(request_id="r1"))
 
+    problem = json.loads(answer["body"])
     assert end.asked == []
     assert answer["statusCode"] == 404
-    assert json.loads(answer["body"])["reason"] == "unknown_path"
+    assert (problem["reason"], problem["request_id"]) == ("unknown_path", "r1")
+    assert problem["detail"].endswith("/v2/deployments/{deployment_id}/conversations/{conversation_id}/end.")
+    assert telemetry.invalids == [("http", "unknown_path")]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post", "", None])
@@ -109,7 +113,9 @@ def test_only_post_ends(method: str) -> None:
     assert end.asked == []
     assert answer["statusCode"] == 405
     assert answer["headers"]["Allow"] == "POST"
-    assert json.loads(answer["body"])["reason"] == "method_not_allowed"
+    problem = json.loads(answer["body"])
+    assert (problem["reason"], problem["request_id"]) == ("method_not_allowed", "r1")
+    assert problem["detail"] == "Only POST ends a conversation."
 
 
 def test_an_invalid_id_is_a_problem_that_quotes_nothing() -> None:
@@ -129,6 +135,14 @@ def test_an_invalid_id_is_a_problem_that_quotes_nothing() -> None:
         "reason": "invalid_id",
         "request_id": "r1",
     }
+
+
+@pytest.mark.parametrize("path", [PATH, "/"])
+def test_no_answer_is_kept_by_a_cache(path: str) -> None:
+    """What is true of a conversation now may not be true later."""
+    http, _ = door(ended())
+
+    assert http(request(path), Context())["headers"]["Cache-Control"] == "no-store"
 
 
 def result(status: Status, reason: Reason | None = None) -> Result:

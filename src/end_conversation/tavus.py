@@ -127,12 +127,12 @@ def _says_ended(body: bytes | None, conversation: Conversation) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a member stands twice")
+        raise ValueError  # a member stands twice
     return members
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(constant)
 
 
 def _header(answer: Answer, name: str) -> str:

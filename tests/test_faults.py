@@ -169,6 +169,7 @@ def test_redirects_are_not_followed(status: int) -> None:
         pytest.param(b' {"status":"ended",\r\n "conversation_id":"c1"}\n', id="other spacing and order"),
         pytest.param(b'{"conversation_id": "c1", "status": "ended", "more": [{}]}', id="more members"),
         pytest.param(b'{"conversation_id": "\\u00631", "status": "ended"}', id="escaped"),
+        pytest.param(ENDED_BODY.ljust(MAX_BODY_BYTES), id="just not too large"),
     ],
 )
 def test_a_body_that_says_ended(body: bytes) -> None:
@@ -210,7 +211,7 @@ def test_a_body_that_says_ended(body: bytes) -> None:
         pytest.param(ENDED_BODY[:-1] + b', "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", id="deep nesting"),
         pytest.param(ENDED_BODY + ENDED_BODY, id="twice"),
         pytest.param(ENDED_BODY[:-1], id="cut"),
-        pytest.param(ENDED_BODY + b" " * MAX_BODY_BYTES, id="one byte too large"),
+        pytest.param(ENDED_BODY.ljust(MAX_BODY_BYTES + 1), id="one byte too large"),
     ],
 )
 def test_a_body_that_does_not_say_ended(body: bytes) -> None:
@@ -731,6 +732,7 @@ def test_nothing_of_an_answer_is_logged(monkeypatch: pytest.MonkeyPatch) -> None
     """Neither our error nor urllib3's log quotes what the server sent."""
     log = BufferingHandler(capacity=100)
     monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    monkeypatch.setattr(logging.getLogger("urllib3"), "propagate", True)
     with FaultServer(answer(503).replace(b"\r\n\r\n", b"\r\nhidden\r\n\r\n"), b"hidden\r\n") as server:
         told = ask(server.url)
 

@@ -109,7 +109,7 @@ def _body(response: Urllib3Response) -> bytes | None:
         raise BadStatusLine(str(response.status))
     body = bytearray()
     # read1, as read may take all there is for a chunk whose size is negative.
-    while chunk := response.read1(MAX_BODY_BYTES + 1 - len(body), decode_content=False):
+    while chunk := response.read1(MAX_BODY_BYTES + 1 - len(body)):
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             return None

@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
-from end_conversation.conversation import Conversation
-from end_conversation.errors import InvalidId, InvalidSetting
+from end_conversation.conversation import Conversation, InvalidId
+from end_conversation.errors import InvalidSetting
 from local.process import ROOT
 from local.session import end_path
 

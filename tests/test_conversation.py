@@ -2,9 +2,8 @@
 
 import pytest
 
-from end_conversation.conversation import Conversation, EndAllowed, Reason, Result, Status
+from end_conversation.conversation import Conversation, EndAllowed, InvalidId, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidId
 from tests.fakes import FakeClock
 
 CLOCK = FakeClock()

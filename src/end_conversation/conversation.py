@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from end_conversation.errors import InvalidId
-
 if TYPE_CHECKING:
     from collections.abc import Container
     from datetime import datetime
@@ -46,6 +44,10 @@ class Reason(StrEnum):
     TAVUS_ERROR = "tavus_error"
     TAVUS_UNREACHABLE = "tavus_unreachable"
     TAVUS_TIMEOUT = "tavus_timeout"
+
+
+class InvalidId(ValueError):
+    """An id that can't be one of Tavus'. Says which it is and what it should be, and does not quote it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,6 @@ class UnsupportedEvent(EndConversationError):
     """The deployment's fault: an event that this deployment has no door for was sent to it."""
 
 
-class InvalidId(EndConversationError, ValueError):
-    """The caller's fault: an id that can't be one of Tavus'. Trying again won't help."""
-
-
 class InvalidEvent(EndConversationError):
     """The caller's fault: an event that names no conversation. Trying again won't help."""
 

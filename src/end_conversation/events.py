@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.conversation import Conversation
+from end_conversation.conversation import Conversation, InvalidId
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable
+from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.conversation import Conversation, Reason, Status
+from end_conversation.conversation import Conversation, InvalidId, Reason, Status
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidId, TavusUnavailable
+from end_conversation.errors import TavusUnavailable
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext

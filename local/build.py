@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from local.console import step
 from local.process import ROOT, run
 from operations.build import add_byte_code, functions
+from operations.trim import trim
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ _INPUTS = (
     "template.yaml",
     "local/requirements-sam.txt",
     "operations/build.py",
+    "operations/trim.py",
 )
 
 
@@ -41,6 +43,7 @@ def build() -> Path:
             with step("Building the functions with sam build"):
                 _sam_build()
                 for function in functions(BUILT):
+                    trim(function)
                     add_byte_code(function)
             _STAMP.write_text(digest)
     return BUILT / "template.yaml"

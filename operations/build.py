@@ -1,7 +1,8 @@
-"""Finishes what `sam build` built: held against the pinned hashes, and given byte code.
+"""Finishes what `sam build` built: trimmed, held against the pinned hashes, and given byte code.
 
 sam lets pip check hashes only when it builds for the machine's own processor. So the wheels for the functions'
-processor are fetched once more with hashes required, and every file built must be one of theirs or of src/.
+processor are fetched once more with hashes required, and every file built must be one of theirs, trimmed likewise, or
+of src/.
 Exits 0 where that is so, 1 where it is not or the wheels can't be had.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
+from operations.trim import trim
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parent.parent
 BUILT = ROOT / ".aws-sam/build"
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not fetch(wheels, options.architecture):
             parser.exit(1, "The wheels that requirements.txt pins can't be had.\n")
         for tree in functions(BUILT):
+            trim(tree)
             if found := differences(tree, wheels):
                 parser.exit(1, "\n".join([f"{tree.name} is not what requirements.txt and src/ make:", *found, ""]))
             add_byte_code(tree)
@@ -59,11 +64,14 @@ def fetch(folder: Path, architecture: str) -> bool:
 
 def differences(tree: Path, wheels: Path) -> list[str]:
     """What is missing, changed or too much in a function's code, by path; byte code is looked past."""
-    expected = dict(_ours())
-    for wheel in wheels.glob("*.whl"):
-        expected |= _wheels(wheel)
-    built = {path.relative_to(tree).as_posix(): _digest(path.read_bytes()) for path in _files(tree)}
-    return sorted({path for path, _ in expected.items() ^ built.items()})
+    with TemporaryDirectory() as folder:
+        expected = Path(folder)
+        shutil.copytree(ROOT / "src", expected, dirs_exist_ok=True)
+        for wheel in wheels.glob("*.whl"):
+            with ZipFile(wheel) as archive:
+                archive.extractall(expected)
+        trim(expected)
+        return sorted({path for path, _ in _digests(expected) ^ _digests(tree)})
 
 
 def add_byte_code(tree: Path) -> None:
@@ -73,25 +81,9 @@ def add_byte_code(tree: Path) -> None:
     subprocess.run([sys.executable, "-m", "compileall", *how, str(tree)], check=True)
 
 
-def _ours() -> Iterator[tuple[str, str]]:
-    source = ROOT / "src"
-    for path in _files(source):
-        yield path.relative_to(source).as_posix(), _digest(path.read_bytes())
-
-
-def _wheels(wheel: Path) -> Iterator[tuple[str, str]]:
-    with ZipFile(wheel) as archive:
-        for entry in archive.infolist():
-            if not entry.is_dir():
-                yield entry.filename, _digest(archive.read(entry))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _digests(folder: Path) -> set[tuple[str, str]]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {(path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""The composed handler: which door an event goes to, and what a cold start loads."""
+"""The composed handler: which door an event goes to, and what stops a cold start."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import UnsupportedEvent
+from tests.cold_start import cold_start
 from tests.fakes import Context
 
 ROOT = Path(__file__).parent.parent
@@ -53,36 +52,6 @@ def test_http_is_taken_by_every_deployment(environ: dict[str, str]) -> None:
     assert bootstrap(environ)(sample("http-api"), Context())["statusCode"] == 403
 
 
-def loaded(environ: dict[str, str], modules: set[str]) -> set[str]:
-    """Those of the modules that a cold start in a fresh process loads."""
-    script = f"import end_conversation.handler, sys; print(*({modules!r} & sys.modules.keys()))"
-    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "AWS_DEFAULT_REGION": "eu-west-1"}
-    ran = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-c", script], env=clean | environ, capture_output=True, text=True, check=True
-    )
-    return set(ran.stdout.split())
-
-
-def test_the_http_deployment_loads_no_aws_client() -> None:
-    """Neither boto3 nor what the door does not use is paid for at each cold start."""
-    unused = {"boto3", "pydantic", "requests", "end_conversation.events", "end_conversation.dynamodb"}
-
-    assert loaded(HTTP_ONLY, unused) == set()
-
-
-def test_the_event_deployment_builds_its_clients_at_cold_start() -> None:
-    """Lambda gives the cold start a whole processor, and the first call a slice of one."""
-    assert loaded(WITH_EVENTS, {"boto3", "end_conversation.eventbridge", "requests", "pydantic"}) == {
-        "boto3",
-        "end_conversation.eventbridge",
-    }
-
-
-def test_without_a_table_no_record_is_kept() -> None:
-    """ENDED_TABLE_NAME is optional, and what it needs is not loaded without it."""
-    assert loaded(HTTP_ONLY | {"EVENT_BUS_NAME": "bus"}, {"boto3.dynamodb.types"}) == set()
-
-
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -95,7 +64,7 @@ def test_without_a_table_no_record_is_kept() -> None:
 def test_a_wrong_setting_stops_the_cold_start_with_one_sentence(variable: str, value: str) -> None:
     """What Lambda reports names the variable and what it should be."""
     with pytest.raises(subprocess.CalledProcessError) as stopped:
-        loaded(HTTP_ONLY | {variable: value}, set())
+        cold_start(HTTP_ONLY | {variable: value})
 
     last = stopped.value.stderr.strip().splitlines()[-1]
     assert last.startswith(f"end_conversation.errors.InvalidSetting: {variable} must be ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - urllib3 would load it in the first call, on a slice of a processor
 import logging
 import ssl
 from http.client import HTTPException

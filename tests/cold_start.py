@@ -1,0 +1,24 @@
+"""A cold start of the handler, in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from local.process import AWS_CLIENT, ROOT, clean_environment
+
+_SCRIPT = """
+import sys
+before = set(sys.modules)
+import end_conversation.handler
+print(*sys.modules.keys() - before)
+"""
+
+
+def cold_start(environ: dict[str, str]) -> set[str]:
+    """The modules that a cold start loads. Raises CalledProcessError, with what was said, where it fails."""
+    # Where LAMBDA_TASK_ROOT is not set, as it is on Lambda, the X-Ray SDK makes a client of its own.
+    variables = clean_environment(**AWS_CLIENT, LAMBDA_TASK_ROOT="/var/task", PYTHONPATH=str(ROOT / "src"), **environ)
+    command = [sys.executable, "-c", _SCRIPT]
+    ran = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)  # noqa: S603 - no shell
+    return set(ran.stdout.split())

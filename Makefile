@@ -28,6 +28,10 @@ run: $(DEV) $(LOCAL_AWS) ## End conversations for real on this machine, over HTT
 serve: $(DEV) $(LOCAL_AWS) ## The same, but stay up, with the lines to try
 	@$(PYTHON) -m local.serve
 
+.PHONY: browser
+browser: $(DEV) $(LOCAL_AWS) ## End conversations from a page in a real headless Chromium, as it is left, and across origins
+	@$(PYTHON) -m local.browser
+
 .PHONY: end
 end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d... CONVERSATION_ID=c...
 	@PYTHONPATH=src $(PYTHON) -m local.end
@@ -54,8 +58,12 @@ mutate: .venv-mutate/installed ## Break the room, the client and both doors in h
 	PATH="$(CURDIR)/.venv-mutate/bin:$$PATH" mutmut run
 	.venv-mutate/bin/mutmut results
 
+.PHONY: bench
+bench: .venv-bench/installed .venv-sam/installed ## Measure starts and calls beside what people usually write; takes a quarter of an hour
+	@.venv-bench/bin/python -u -m bench.run
+
 .PHONY: build
-build: $(DEV) .venv-sam/installed ## Build what is deployed: sam build, checked against the pinned hashes, with byte code
+build: $(DEV) .venv-sam/installed ## Build what is deployed: sam build, trimmed, checked against the pinned hashes, with byte code
 	AWS_DEFAULT_REGION=us-east-1 $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
 	$(PYTHON) -m operations.build --architecture $(ARCHITECTURE)
 
@@ -81,6 +89,8 @@ sbom: $(DEV) ## List what is deployed, as CycloneDX: .aws-sam/sbom.cdx.json
 lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=--upgrade takes the newest
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(LOCK) pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --group bench --constraints requirements-dev.txt --output-file bench/requirements.txt
+	$(LOCK) --group usual --output-file bench/contestants/requirements.txt
 	$(LOCK) --group sam --output-file local/requirements-sam.txt
 	$(LOCK) --group ministack --output-file local/requirements-ministack.txt
 	$(LOCK) --group checkov --output-file local/requirements-checkov.txt
@@ -88,10 +98,11 @@ lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=-
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src local operations tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .venv-bench .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed: requirements-dev.txt
+.venv-bench/installed: bench/requirements.txt
 .venv-sam/installed: local/requirements-sam.txt
 .venv-ministack/installed: local/requirements-ministack.txt
 .venv-checkov/installed: local/requirements-checkov.txt

@@ -36,11 +36,11 @@ class Stack:
 
 
 @contextmanager
-def deployed(tavus_api_url: str, allowed_deployment_ids: str) -> Iterator[Stack]:
+def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str) -> Iterator[Stack]:
     """Keep the stack deployed for a while, asking the Tavus at `tavus_api_url`. Raises ProcessFailed."""
     build()
     with TemporaryDirectory(prefix="end-conversation-") as scratch, _aws(Path(scratch)) as endpoint_url:
-        parameters = {
+        parameters |= {
             "AllowedDeploymentIds": allowed_deployment_ids,
             "HttpAuth": "NONE",
             "TavusApiUrl": tavus_api_url,

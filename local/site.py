@@ -1,0 +1,51 @@
+"""A website on loopback, from an origin of its own: one page, and the next one that it is left for."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from threading import Thread
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from local.process import ROOT
+
+
+class Site(ThreadingHTTPServer):
+    """Serves page.html inside a `with` block. `read` has what each page says, as it is left, that it read."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.read: Queue[Any] = Queue()
+        self.origin = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, args=(0.05,), name="site").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a browser opens connections ahead of need, and drops them when it is stopped."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        if asked.path == "/left":
+            self.wfile.write(b"<!doctype html><title>The next page</title>")
+            self.server.read.put(json.loads(parse_qs(asked.query)["read"][0]))
+        else:
+            self.wfile.write((ROOT / "local/page.html").read_bytes())
+
+    def log_message(self, *_: object) -> None:
+        """Keep the console for the person at it."""

@@ -25,9 +25,12 @@ _MAY_PASS = {
     "InternalServerError",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
+    "RequestTimeout",
+    "RequestTimeoutException",
     "ServiceUnavailable",
     "Throttling",
     "ThrottlingException",
+    "TooManyRequestsException",
 }
 
 

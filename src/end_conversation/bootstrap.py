@@ -64,6 +64,7 @@ def _event_door(
         from end_conversation.dynamodb import EndedTable
         from end_conversation.record import EndRecorded
 
+        # Around the allow-list too: what is known of a conversation is true, whoever may no longer be ended.
         table = EndedTable(boto3.client("dynamodb", config=CONFIG), settings.ended_table_name, clock)
         end = EndRecorded(end, table, telemetry.record_failed, clock)
     client = boto3.client("events", config=CONFIG)

@@ -1,11 +1,17 @@
 # What is exported here must not reach the parts under test; these alone work on the AWS that the shell is set for.
 ON_AWS := deploy smoke redrive delete
+ifneq ($(and $(filter $(ON_AWS),$(MAKECMDGOALS)),$(filter-out $(ON_AWS),$(MAKECMDGOALS))),)
+$(error Run $(filter $(ON_AWS),$(MAKECMDGOALS)) by itself: the other targets are kept off your AWS account)
+endif
 unexport $(filter SAM_% POWERTOOLS_% LAMBDA_%,$(.VARIABLES)) PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 ifneq ($(filter-out $(ON_AWS),$(or $(MAKECMDGOALS),help)),)
 unexport $(filter AWS_%,$(.VARIABLES))
 endif
 
-ARCHITECTURE ?= arm64
+# What was answered at the first deployment counts from then on.
+SAID = $(shell sed -n 's/.*$(1)[\\"= ]*\([a-z0-9_-]*\).*/\1/p' samconfig.toml | head -1)
+ARCHITECTURE ?= $(or $(call SAID,Architecture),arm64)
+REGION = $(if $(AWS_REGION)$(AWS_DEFAULT_REGION),,$(addprefix AWS_DEFAULT_REGION=,$(call SAID,region)))
 GUIDED ?= $(if $(shell grep parameter_overrides samconfig.toml),,yes)
 
 PYTHON := .venv/bin/python -u
@@ -38,14 +44,14 @@ end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d...
 
 .PHONY: redrive
 redrive: $(DEV) ## List the events that a stack failed on, and with INVOKE=yes try them again: make redrive STACK=name
-	@PYTHONPATH=src $(PYTHON) -m operations.redrive $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(INVOKE)),--invoke)
+	@PYTHONPATH=src $(REGION) $(PYTHON) -m operations.redrive $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(INVOKE)),--invoke)
 
 .PHONY: soak
 soak: $(DEV) $(LOCAL_AWS) ## Let 1,000 session timeouts meet a Tavus that fails in many ways, and account for each; takes minutes
 	@$(PYTHON) -m local.soak
 
 .PHONY: test
-test: $(DEV) $(LOCAL_AWS) .venv-checkov/installed ## Run every check
+test: $(DEV) $(LOCAL_AWS) .venv-checkov/installed ## Run every check that needs no browser
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
@@ -73,7 +79,7 @@ deploy: build ## Build and deploy; asks the first time, and with GUIDED=yes, and
 
 .PHONY: smoke
 smoke: $(DEV) ## See that requests get through a deployed stack, ending nothing: make smoke STACK=... [TOKEN=...]
-	@$(PYTHON) -m operations.smoke $(if $(STACK),--stack '$(STACK)')
+	@$(REGION) $(PYTHON) -m operations.smoke $(if $(STACK),--stack '$(STACK)')
 
 .PHONY: delete
 delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wheels = Path(folder)
         if not fetch(wheels, options.architecture):
             parser.exit(1, "The wheels that requirements.txt pins can't be had.\n")
-        for tree in functions(BUILT):
+        for tree in functions(BUILT) or parser.exit(1, "There is no build: run sam build first.\n"):
             trim(tree)
             if found := differences(tree, wheels):
                 parser.exit(1, "\n".join([f"{tree.name} is not what requirements.txt and src/ make:", *found, ""]))

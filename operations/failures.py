@@ -81,13 +81,23 @@ class Failure:
             # Lambda's record of an invocation. It leaves out a payload that is too large for the queue.
             case {"requestContext": {"condition": condition}, "requestPayload": event} if event is not None:
                 answer = body.get("responsePayload")
-                error = answer.get("errorType") if isinstance(answer, dict) else None
-                return cls(receipt, json.dumps(event), f"{when}  {_named(event)}  {error or 'no answer'}, {condition}")
+                error = _error(answer) if isinstance(answer, dict) else "no answer"
+                return cls(receipt, json.dumps(event), f"{when}  {_named(event)}  {error}, {condition}")
             # The event that EventBridge could not deliver.
             case {"detail-type": _, "detail": _}:
                 code = message.get("MessageAttributes", {}).get("ERROR_CODE", {"StringValue": "no reason given"})
                 return cls(receipt, message["Body"], f"{when}  {_named(body)}  {code['StringValue']}")
         return cls(receipt, None, f"{when}  cannot be read: neither an event nor Lambda's record of one")
+
+
+def _error(answer: dict[str, Any]) -> str:
+    match answer:
+        # What was wrong in the event, in the function's own words.
+        case {"errorType": "InvalidEvent" | "UnsupportedEvent" as kind, "errorMessage": message}:
+            return f"{kind}: {message}"
+        case {"errorType": kind}:
+            return str(kind)
+    return "no answer"
 
 
 def _json(text: str) -> Any:

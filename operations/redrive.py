@@ -3,7 +3,7 @@
 Account, region and endpoint are boto3's own settings: AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL and so on.
 A message is deleted only after Lambda accepted its event, and an event that fails again comes back by itself. So a run
 may be interrupted, scheduled, or made twice at once: at worst an event is tried twice, and its conversation ends once.
-Exits 0 where all went well, 1 where an event could not be invoked, 2 where AWS could not be asked.
+Exits 0 where all went well, 1 where an event could not be invoked, 2 where AWS could not be asked, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sees that requests get through a deployed stack: asks it to end a conversation of a deployment that isn't allowed.
 
 Account and region are boto3's own settings: AWS_PROFILE, AWS_DEFAULT_REGION and so on. The request is signed where the
-stack asks for IAM, and bears the token in TOKEN where it asks for JWT. Nothing is ended, and Tavus is not asked.
+stack asks for IAM, and bears the token in TOKEN where it asks for JWT. Nothing is ended. Where AllowedDeploymentIds
+is * it can't tell, and says so.
 Exits 0 where the function refused as it should, 1 where something else was answered, 2 where nobody could be asked.
 """
 
@@ -25,10 +26,12 @@ PATH = "/v2/deployments/smoke-test/conversations/smoke-test/end"
 TIMEOUT_SECONDS = 40
 
 # Who most likely answered, where it was not the function refusing the deployment.
-HINTS = {
+HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "API Gateway found no valid token: set TOKEN to one of the stack's JwtIssuer.",
     HTTPStatus.FORBIDDEN: "API Gateway refused the caller: see EndRouteArn among the stack's outputs.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see HttpLogGroupName among the stack's outputs.",
+    HTTPStatus.TOO_MANY_REQUESTS: "API Gateway throttled the request: see ThrottleRate and ThrottleBurst.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see HttpLogGroupName or, if silent, AccessLogGroupName.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Lambda had no room: see the function's concurrency.",
 }
 OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if refused(answer):
         print("Requests get through to the function. Nothing was ended.")
         return
-    parser.exit(1, f"{HINTS.get(HTTPStatus(answer.status), OTHER_HINT)}\n")
+    parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
 
 
 def ask(api_url: str, http_auth: str, session: boto3.Session, token: str | None = None) -> urllib3.BaseHTTPResponse:

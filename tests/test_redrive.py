@@ -141,6 +141,16 @@ def test_listing_shows_a_record_without_an_answer(stack: Stack, capsys: pytest.C
     assert "c123456  no answer, EventAgeExceeded" in capsys.readouterr().out
 
 
+def test_listing_says_what_was_wrong_in_an_event(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such an event will fail again, so whoever sends it needs to know; the words are the function's own."""
+    wrong = {"errorType": "InvalidEvent", "errorMessage": "detail must have a deployment_id and a conversation_id"}
+    stack.fail(FAILED, record(EVENT | {"detail": {}}) | {"responsePayload": wrong})
+
+    stack.redrive(FakeLambda(), invoke=False)
+
+    assert "InvalidEvent: detail must have a deployment_id and a conversation_id, " in capsys.readouterr().out
+
+
 def test_listing_changes_nothing(stack: Stack) -> None:
     """After a listing nothing was invoked, and anyone can take every message at once."""
     events = [named(f"c{number}") for number in range(12)]

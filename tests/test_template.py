@@ -485,7 +485,7 @@ def emitted() -> set[tuple[str, str, str]]:
 EMITTED = emitted()
 # What AWS itself measures: by namespace, the one dimension and its metrics.
 MEASURED = {
-    "AWS/Lambda": ("FunctionName", {"Errors", "Throttles", "Duration"}),
+    "AWS/Lambda": ("FunctionName", {"Errors", "Throttles", "Duration", "DestinationDeliveryFailures"}),
     "AWS/SQS": ("QueueName", {"ApproximateNumberOfMessagesVisible"}),
 }
 
@@ -536,11 +536,12 @@ def test_alarm_tells_whoever_is_named(name: str) -> None:
 
 
 def test_everything_that_can_fail_has_its_alarm() -> None:
-    """Errors, throttles and duration of both functions, both queues, and Tavus unavailable to either door."""
+    """Errors, throttles and duration of both functions, both queues, what reaches neither, Tavus and the table."""
     assert sorted((alarm["MetricName"], *dimensions(alarm).values()) for alarm in ALARMS.values()) == sorted(
         [(metric, function) for metric in ("Errors", "Throttles", "Duration") for function in FUNCTIONS]
         + [("ApproximateNumberOfMessagesVisible", f"{queue}.QueueName") for queue in QUEUES]
         + [("tavus_answered", "AWS::StackName", trigger) for trigger in ("http", "event")]
+        + [("DestinationDeliveryFailures", "EventFunction"), ("record_failed", "AWS::StackName", "event")]
     )
 
 

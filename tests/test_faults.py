@@ -553,6 +553,18 @@ def test_over_tls(authority: trustme.CA, reply: Reply, expected: str, attempts: 
 
 
 @pytest.mark.usefixtures("_trusted")
+def test_the_default_port_is_not_named(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tavus is asked for by its name alone, as any client of its would."""
+    with FaultServer(ENDED, tls=tls(authority, host="tavus.test")) as server:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        told = ask("https://tavus.test", Clock())
+
+    assert str(told) == "ended"
+    assert [request.headers["host"] for request in server.requests] == ["tavus.test"]
+
+
+@pytest.mark.usefixtures("_trusted")
 @pytest.mark.parametrize("fault", ["untrusted", "wrong host", "expired"])
 def test_a_certificate_that_fails(authority: trustme.CA, fault: str) -> None:
     """A server that can't show who it is gets no request, and isn't tried again: it will fail again."""

@@ -72,3 +72,33 @@ def test_retry_after_is_whole_seconds_with_white_space_around_it(sent: str, seco
         client.end(CONVERSATION, deadline)
 
     assert unavailable.value.retry_after == seconds
+
+
+def test_each_attempt_has_an_equal_share_and_waits_by_full_jitter() -> None:
+    """Three attempts share what is left; before the second lies up to half a second, before the third up to one."""
+    clock = FakeClock()
+    shares: list[float] = []
+    bounds: list[tuple[float, float]] = []
+
+    def post(path: str, seconds: float) -> Answer:
+        shares.append(seconds)
+        return Answer(503, {}, b"")
+
+    def jitter(least: float, most: float) -> float:
+        bounds.append((least, most))
+        return 0
+
+    with pytest.raises(TavusUnavailable, match="^tavus_error after 3 attempts: HTTP 503$"):
+        Tavus(post, clock, jitter).end(CONVERSATION, Deadline(clock, 30, reserve=0))
+
+    assert shares == [10, 15, 30]
+    assert bounds[:2] == [(0, 0.5), (0, 1)]
+
+
+def test_too_little_time_is_told_as_such() -> None:
+    """No attempt is begun that could not be finished."""
+    clock = FakeClock()
+    client, _ = answering(200)
+
+    with pytest.raises(TavusUnavailable, match="^tavus_timeout after 0 attempts: no time was left$"):
+        client.end(CONVERSATION, Deadline(clock, LEAST_SECONDS / 2, reserve=0))

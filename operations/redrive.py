@@ -17,6 +17,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.failures import count, taken
+from operations.outputs import NotOurs, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,40 +36,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--invoke", action="store_true", help="have the function try each event again")
     options = parser.parse_args(arguments)
     try:
-        stack = boto3.client("cloudformation").describe_stacks(StackName=options.stack)["Stacks"][0]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-        if missing := {FUNCTION, *QUEUES} - outputs.keys():
-            parser.exit(2, f"Stack {options.stack} has no output {min(missing)}: name one made from template.yaml.\n")
-        went_well = redrive(boto3.client("sqs"), boto3.client("lambda"), outputs, invoke=options.invoke)
+        said = outputs(boto3.client("cloudformation"), options.stack, {FUNCTION, *QUEUES})
+        went_well = redrive(boto3.client("sqs"), boto3.client("lambda"), said, invoke=options.invoke)
+    except NotOurs as error:
+        parser.exit(2, f"{error}\n")
     except (BotoCoreError, ClientError) as error:
-        said = str(error).rstrip(".")
-        parser.exit(2, f"{said}. Check --stack, AWS_PROFILE, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL.\n")
+        parser.exit(
+            2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL.\n"
+        )
     except KeyboardInterrupt:
         parser.exit(130, "\nInterrupted: each event was either accepted and deleted, or is still in its queue.\n")
     parser.exit(0 if went_well else 1)
 
 
-def redrive(sqs: SQSClient, functions: LambdaClient, outputs: Mapping[str, str], *, invoke: bool) -> bool:
+def redrive(sqs: SQSClient, functions: LambdaClient, stack: Mapping[str, str], *, invoke: bool) -> bool:
     """Show each failure and, where told, invoke the function with its event. False where one could not be."""
     shown = accepted = 0
     for output, what in QUEUES.items():
         # No more than there are now: what fails again comes back while this runs.
-        found, hidden = count(sqs, outputs[output])
+        found, hidden = count(sqs, stack[output])
         print(f"{what}: {found}{f', and {hidden} that another run is at' if hidden else ''}")
-        with taken(sqs, outputs[output], found) as failures:
+        with taken(sqs, stack[output], found) as failures:
             for number, failure in enumerate(failures, 1):
                 print(f"  {number}/{found}  {failure.line}", end="", flush=True)
                 shown += 1
                 if not invoke or failure.event is None:
                     print()
-                elif refusal := _refusal(functions, outputs[FUNCTION], failure.event):
+                elif refusal := _refusal(functions, stack[FUNCTION], failure.event):
                     print(f"  -> not accepted: {refusal}")
                 else:
-                    sqs.delete_message(QueueUrl=outputs[output], ReceiptHandle=failure.receipt)
+                    sqs.delete_message(QueueUrl=stack[output], ReceiptHandle=failure.receipt)
                     accepted += 1
                     print("  -> accepted")
     if invoke:
-        print(f"{accepted} accepted by {outputs[FUNCTION]}, {shown - accepted} left in their queues.")
+        print(f"{accepted} accepted by {stack[FUNCTION]}, {shown - accepted} left in their queues.")
     elif shown:
         print("Nothing was changed. To have the function try these again: --invoke, or make redrive INVOKE=yes.")
     return not invoke or accepted == shown

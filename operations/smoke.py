@@ -19,6 +19,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from operations.outputs import NotOurs, outputs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,11 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     session = boto3.Session()
     try:
-        stack = session.client("cloudformation").describe_stacks(StackName=options.stack)["Stacks"][0]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-        if missing := {"ApiUrl", "HttpAuth"} - outputs.keys():
-            parser.exit(2, f"Stack {options.stack} has no output {min(missing)}: name one made from template.yaml.\n")
-        answer = ask(outputs["ApiUrl"], outputs["HttpAuth"], session, os.environ.get("TOKEN"))
+        stack = outputs(session.client("cloudformation"), options.stack, {"ApiUrl", "HttpAuth"})
+        answer = ask(stack["ApiUrl"], stack["HttpAuth"], session, os.environ.get("TOKEN"))
+    except NotOurs as error:
+        parser.exit(2, f"{error}\n")
     except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
         parser.exit(2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE and AWS_DEFAULT_REGION.\n")
     print(f"{answer.status} {answer.data.decode(errors='replace')}")

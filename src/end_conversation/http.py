@@ -116,7 +116,7 @@ def _answer(conversation: Conversation, outcome: Result | TavusUnavailable, requ
     headers = {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = _retry_after(outcome)
-    return _problem(status, headers or {}, reason=reason, detail=detail, request_id=request_id, **names)
+    return _problem(status, headers, reason=reason, detail=detail, request_id=request_id, **names)
 
 
 def _retry_after(outcome: Result | TavusUnavailable) -> str:

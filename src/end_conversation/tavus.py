@@ -26,7 +26,6 @@ MAX_ATTEMPTS = 3
 LEAST_SECONDS = 0.25
 BACKOFF_SECONDS = 0.5
 
-
 type Verdict = tuple[Status, Reason | None]
 
 

@@ -47,7 +47,7 @@ class World:
     def environment(self) -> dict[str, str]:
         """The variables that lead a contestant here, for each of the libraries that it may use."""
         bundle = str(self._bundle)
-        trust = {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "AWS_CA_BUNDLE": bundle}
+        trust = {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle}  # botocore goes by the latter too
         return trust | {"TAVUS_API_URL": self.url, "AWS_ENDPOINT_URL": self.url}
 
     def count(self) -> tuple[int, int]:

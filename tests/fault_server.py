@@ -47,7 +47,7 @@ class Peer:
         self._socket = tls.wrap_socket(self._socket, server_side=True)
 
     def next_request(self) -> bool:
-        """Whether one more whole request came, none of ours having a body; or the client has left."""
+        """Whether one more whole request came, whose body is passed over; or the client has left."""
         while b"\r\n\r\n" not in self._unread:
             if not self._unread:
                 self.quiet.set()
@@ -60,6 +60,9 @@ class Peer:
         line, *fields = head.decode("latin-1").split("\r\n")
         method, path, _ = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        while len(self._unread) < int(headers.get("content-length", 0)):
+            self._unread += self.receive()
+        self._unread = b""
         self.request = Request(method, path, headers)
         return True
 

@@ -78,7 +78,7 @@ class Told:
 
 def client(url: str, clock: Clock) -> Tavus:
     """The client as bootstrap composes it, but for jitter, which is none."""
-    endpoint = Endpoint(Origin.parse(url), {"User-Agent": "end-conversation/1"}, clock)
+    endpoint = Endpoint(Origin.parse(url), {"User-Agent": "end-conversation/1"}, ssl.create_default_context(), clock)
     return Tavus(endpoint.post, clock, lambda least, _: least)
 
 

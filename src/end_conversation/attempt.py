@@ -44,12 +44,11 @@ class Endpoint:
     between invocations, and its connections die unseen.
     """
 
-    def __init__(self, origin: Origin, headers: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, origin: Origin, headers: Mapping[str, str], tls: ssl.SSLContext, clock: Clock) -> None:
         self._origin = origin
         self._headers = headers
         self._clock = clock
-        # Loading the CA bundle is a third of a lean cold start: once, here, and not at each connection.
-        self._tls = ssl.create_default_context() if origin.scheme == "https" else None
+        self._tls = tls if origin.scheme == "https" else None
         self._kept: HTTPConnection | None = None
         self._idle_since = clock.now()
         # urllib3 warns of odd headers by quoting them and the URL: neither may reach our log.

@@ -1,21 +1,27 @@
-"""One call to AWS: bounded in time, made once more where that can help, its failure told by kind."""
+"""AWS clients, and one call to AWS: bounded in time, made once more where that can help, its failure told by kind."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+import boto3
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from urllib3 import PoolManager, Timeout
 
 from end_conversation.deadline import within
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
+
+    from botocore.awsrequest import AWSPreparedRequest
 
     from end_conversation.deadline import Clock
 
-# One layer retries, and it is ours. The timeouts end what a caller gave up.
-CONFIG = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1, "mode": "standard"})
+# They end what a caller gave up.
+CONNECT_SECONDS, READ_SECONDS = 1, 2
 PAUSE_SECONDS = 0.2
 
 # AWS' own words for "try again", in an error and in an entry that PutEvents refused.
@@ -40,6 +46,34 @@ class AwsRefused(Exception):
     def __init__(self, kind: str, *, may_pass: bool | None = None) -> None:
         super().__init__(kind)
         self.may_pass = kind in _MAY_PASS if may_pass is None else may_pass
+
+
+class _Connections:
+    """Sends what a client has signed. botocore's own HTTP session loads the CA bundle anew for each connection."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        timeout = Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+        self._pool = PoolManager(ssl_context=tls, timeout=timeout, retries=False)
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        # Any, as the stubs of botocore want headers of its own type, which it doesn't use here either.
+        response: Any = self._pool.urlopen(
+            request.method,
+            request.url,
+            redirect=False,
+            body=request.body,
+            headers=request.headers,
+            preload_content=False,
+            decode_content=False,
+        )
+        return AWSResponse(request.url, response.status, response.headers, response)
+
+
+def client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> Any:
+    """Make a boto3 client whose connections all trust what `tls` has loaded, and which tries once: we do the rest."""
+    made: Any = boto3.client(service, config=Config(retries={"total_max_attempts": 1, "mode": "standard"}))
+    made._endpoint.http_session = _Connections(tls)  # noqa: SLF001 - botocore takes a session nowhere else
+    return made
 
 
 def ask[T](work: Callable[[], T], seconds: float, clock: Clock) -> T:

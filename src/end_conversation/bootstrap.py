@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from end_conversation.attempt import Endpoint
@@ -29,10 +30,12 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     headers = {"User-Agent": "end-conversation/1"}
     if settings.tavus_origin is not None:
         headers["Origin"] = settings.tavus_origin
-    tavus = Tavus(Endpoint(settings.tavus_api_url, headers, clock).post, clock, random.uniform)
+    # Loading the CA bundle is a third of a lean cold start: once, here, and not at each connection.
+    tls = ssl.create_default_context()
+    tavus = Tavus(Endpoint(settings.tavus_api_url, headers, tls, clock).post, clock, random.uniform)
     end = EndAllowed(telemetry.observe(tavus.end), settings.allowed_deployment_ids, clock)
     http_door = HttpDoor(end, telemetry, clock)
-    event_door = _event_door(end, settings, telemetry, clock, lambda: environ.get("_X_AMZN_TRACE_ID"))
+    event_door = _event_door(end, settings, telemetry, tls, clock)
 
     def handler(event: Any, context: Any) -> Any:
         match event:
@@ -49,14 +52,12 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
 
 
 def _event_door(
-    end: End, settings: Settings, telemetry: Telemetry, clock: Clock, trace_header: Callable[[], str | None]
+    end: End, settings: Settings, telemetry: Telemetry, tls: ssl.SSLContext, clock: Clock
 ) -> EventDoor | None:
     if settings.event_bus_name is None:
         return None
 
-    import boto3
-
-    from end_conversation.aws import CONFIG
+    from end_conversation.aws import client
     from end_conversation.eventbridge import EventBus
     from end_conversation.events import EventDoor
 
@@ -65,8 +66,8 @@ def _event_door(
         from end_conversation.record import EndRecorded
 
         # Around the allow-list too: what is known of a conversation is true, whoever may no longer be ended.
-        table = EndedTable(boto3.client("dynamodb", config=CONFIG), settings.ended_table_name, clock)
+        table = EndedTable(client("dynamodb", tls), settings.ended_table_name, clock)
         end = EndRecorded(end, table, telemetry.record_failed, clock)
-    client = boto3.client("events", config=CONFIG)
-    bus = EventBus(client, settings.event_bus_name, settings.result_source, trace_header, clock)
+    events = client("events", tls)
+    bus = EventBus(events, settings.event_bus_name, settings.result_source, telemetry.trace_header, clock)
     return EventDoor(end, bus.publish, telemetry, clock)

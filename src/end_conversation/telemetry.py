@@ -51,6 +51,7 @@ class Telemetry:
         self._metrics = Metrics(
             namespace=environ.get("POWERTOOLS_METRICS_NAMESPACE") or "EndConversation", service=service
         )
+        self._environ = environ
         # urllib3 2 is not among the libraries that the Tracer patches; not patching saves a third of the cold start.
         self._tracer = Tracer(service=service, auto_patch=False)
 
@@ -87,6 +88,10 @@ class Telemetry:
             return outcome
 
         return observed
+
+    def trace_header(self) -> str | None:
+        """Give the X-Ray trace header of this invocation, which Lambda's runtime sets for each."""
+        return self._environ.get("_X_AMZN_TRACE_ID")
 
     def outcome(
         self,

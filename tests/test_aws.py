@@ -9,6 +9,7 @@ import trustme
 
 from end_conversation import aws
 from end_conversation.deadline import Clock
+from tests.fakes import FakeClock
 from tests.fault_server import FaultServer, Reply, answer, close, hang, reset, unused_port
 
 BODY = b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}'
@@ -112,6 +113,16 @@ def test_a_server_that_hangs_is_left(putting: Callable[[str], Put], monkeypatch:
         aws.ask(putting(server.url), 2, Clock())
 
     assert len(server.requests) == 2
+
+
+def test_what_can_not_be_sent_is_not_tried_again(trust: Trust, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parameter that is wrong is wrong the second time, too."""
+    clock = FakeClock()
+
+    with pytest.raises(aws.AwsRefused, match="^ParamValidationError$"):
+        aws.ask(lambda: aws.client("events", trust).put_events(Entries=[{"Source": 1}]), 2, clock)
+
+    assert clock.slept == []
 
 
 def test_an_unreachable_server_is_told_by_kind(putting: Callable[[str], Put]) -> None:

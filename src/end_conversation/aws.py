@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from urllib3 import PoolManager, Timeout
 
 from end_conversation.deadline import within
@@ -100,5 +100,8 @@ def _ask_once[T](work: Callable[[], T], seconds: float) -> T:
         code = error.response["Error"]["Code"]
         http_status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise AwsRefused(code, may_pass=True if http_status >= 500 else None) from None  # noqa: PLR2004 - server errors
+    except BotoCoreError as error:
+        # Without credentials, or with a parameter that no service takes, nothing was sent, nor would be.
+        raise AwsRefused(type(error).__name__, may_pass=False) from None
     except Exception as error:  # noqa: BLE001 - on what is no answer of AWS', botocore's parser fails in any way
         raise AwsRefused(type(error).__name__, may_pass=True) from None

@@ -87,14 +87,15 @@ class Bench:
 
     def counted(self, contestant: Contestant) -> None:
         """Count a start and calls, as differences of whole runs."""
-        runs = CALLS + MORE_CALLS if contestant.ours else CALLS
+        closely = contestant.ours or contestant.name == "floor"
+        runs = CALLS + MORE_CALLS if closely else CALLS
         work = {calls: self._work(contestant, calls) for calls in runs}
         take, unit = self._taker(contestant), self.counter.unit
         take(f"start, {unit}", work[0])
         take(f"start to first answer, {unit}", work[1])
         take(f"first call, {unit}", work[1] - work[0])
         take(f"warm call, {unit}", (work[21] - work[1]) / 20)
-        if contestant.ours:
+        if closely:
             take("second call / hundredth", (work[2] - work[1]) / (work[101] - work[21]) * 80)
 
     def raw(self) -> None:

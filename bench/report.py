@@ -40,7 +40,8 @@ def targets(samples: Samples, unit: str) -> str:
         return median(samples[measure][name])
 
     start, first, warm = f"start, {unit}", f"start to first answer, {unit}", f"warm call, {unit}"
-    throttled, usual, events = "first call at 128 MB, ms", "usual, Session", "ours, events"
+    throttled, second = "first call at 128 MB, ms", "second call / hundredth"
+    usual, events = "usual, Session", "ours, events"
     flat = {
         name: of("memory after 10,000 calls, MiB", name) - of("memory after 1,000 calls, MiB", name)
         for name in ("ours", events)
@@ -55,12 +56,13 @@ def targets(samples: Samples, unit: str) -> str:
         ("HTTP: connections in 50 calls", of("connections to Tavus in 50 calls"), 1),
         ("HTTP: CA bundles loaded in 50 calls", of("CA bundles loaded in 50 calls"), 1),
         ("HTTP: memory at start, MiB", of("memory at start, MiB"), 34),
-        ("HTTP: second call / hundredth", of("second call / hundredth"), 1.05),
+        ("HTTP: second call / hundredth", of(second), 1.05),
+        ("  the same beside the floor's", of(second) / of(second, "floor"), 1.05),
         ("HTTP: MiB more after 10,000 calls than after 1,000", flat["ours"], 0.5),
         ("events: start / floor", of(start, events) / of(start, "floor"), 2.0),
         ("events: first call at 128 MB / usual", of(throttled, events) / of(throttled, "usual, events"), 0.5),
         ("events: memory at start, MiB", of("memory at start, MiB", events), 50),
-        ("events: second call / hundredth", of("second call / hundredth", events), 1.05),
+        ("events: second call / hundredth", of(second, events), 1.05),
         ("events: MiB more after 10,000 calls than after 1,000", flat[events], 0.5),
         ("zip, MB", of("zip, MB"), 8),
     ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.sandbox import Sandbox
 from local.process import AWS_CLIENT, ROOT, clean_environment
-from local.session import DEPLOYMENT_ID, end_path
+from local.session import DEPLOYMENT_ID, request_for, timeout_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 type Samples = defaultdict[str, dict[str, list[float]]]
 
 BURST, MANY = 50, 10_000
-# Calls before counting ends: to tell the start, the first call, a warm one, and the second from the hundredth.
+# Calls before counting ends: to tell the start, the first call, a warm one, and the second from later ones.
 CALLS, MORE_CALLS = (0, 1, 21), (2, 101)
 
 
@@ -87,16 +87,15 @@ class Bench:
 
     def counted(self, contestant: Contestant) -> None:
         """Count a start and calls, as differences of whole runs."""
-        closely = contestant.ours or contestant.name == "floor"
-        runs = CALLS + MORE_CALLS if closely else CALLS
-        work = {calls: self._work(contestant, calls) for calls in runs}
+        work = {calls: self._work(contestant, calls) for calls in CALLS}
         take, unit = self._taker(contestant), self.counter.unit
         take(f"start, {unit}", work[0])
         take(f"start to first answer, {unit}", work[1])
         take(f"first call, {unit}", work[1] - work[0])
         take(f"warm call, {unit}", (work[21] - work[1]) / 20)
-        if closely:
-            take("second call / hundredth", (work[2] - work[1]) / (work[101] - work[21]) * 80)
+        if not contestant.name.startswith("usual"):
+            more = {calls: self._work(contestant, calls) for calls in MORE_CALLS}
+            take("second call / 22nd to 101st", (more[2] - work[1]) / (more[101] - work[21]) * 80)
 
     def raw(self) -> None:
         """Count one call of urllib3 alone, on a connection kept."""
@@ -134,7 +133,8 @@ class Bench:
 
     def _call(self, sandbox: Sandbox, contestant: Contestant, number: int) -> float:
         """Milliseconds until an answer, which must be the right one. Raises RuntimeError where it is not."""
-        answer, milliseconds = sandbox.call(_event(contestant.door, f"c{number}"))
+        event = (request_for if contestant.door == "http" else timeout_of)(f"c{number}")
+        answer, milliseconds = sandbox.call(json.dumps(event).encode())
         if (b'"statusCode": 200' if contestant.door == "http" else b"null") not in answer:
             raise RuntimeError(f"{contestant.name} answered {answer!r}")
         return milliseconds
@@ -161,15 +161,3 @@ class Bench:
 def _children() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (usage.ru_utime + usage.ru_stime) * 1000
-
-
-def _event(door: str, conversation_id: str) -> bytes:
-    """The sample payload of a door, about this conversation."""
-    if door == "event":
-        event = json.loads((ROOT / "events/session-timeout.json").read_text())
-        event["detail"]["conversation_id"] = conversation_id
-    else:
-        event = json.loads((ROOT / "events/http-api.json").read_text())
-        event["rawPath"] = event["requestContext"]["http"]["path"] = end_path(DEPLOYMENT_ID, conversation_id)
-        event["pathParameters"] = {"deployment_id": DEPLOYMENT_ID, "conversation_id": conversation_id}
-    return json.dumps(event).encode()

@@ -40,7 +40,7 @@ def targets(samples: Samples, unit: str) -> str:
         return median(samples[measure][name])
 
     start, first, warm = f"start, {unit}", f"start to first answer, {unit}", f"warm call, {unit}"
-    throttled, second = "first call at 128 MB, ms", "second call / hundredth"
+    throttled, second = "first call at 128 MB, ms", "second call / 22nd to 101st"
     usual, events = "usual, Session", "ours, events"
     flat = {
         name: of("memory after 10,000 calls, MiB", name) - of("memory after 1,000 calls, MiB", name)
@@ -56,13 +56,13 @@ def targets(samples: Samples, unit: str) -> str:
         ("HTTP: connections in 50 calls", of("connections to Tavus in 50 calls"), 1),
         ("HTTP: CA bundles loaded in 50 calls", of("CA bundles loaded in 50 calls"), 1),
         ("HTTP: memory at start, MiB", of("memory at start, MiB"), 34),
-        ("HTTP: second call / hundredth", of(second), 1.05),
-        ("  the same beside the floor's", of(second) / of(second, "floor"), 1.05),
+        ("HTTP: second call / 22nd to 101st", of(second), 1.05),
         ("HTTP: MiB more after 10,000 calls than after 1,000", flat["ours"], 0.5),
         ("events: start / floor", of(start, events) / of(start, "floor"), 2.0),
         ("events: first call at 128 MB / usual", of(throttled, events) / of(throttled, "usual, events"), 0.5),
         ("events: memory at start, MiB", of("memory at start, MiB", events), 50),
-        ("events: second call / hundredth", of(second, events), 1.05),
+        ("events: CA bundles loaded in 50 calls", of("CA bundles loaded in 50 calls", events), 1),
+        ("events: second call / 22nd to 101st", of(second, events), 1.05),
         ("events: MiB more after 10,000 calls than after 1,000", flat[events], 0.5),
         ("zip, MB", of("zip, MB"), 8),
     ]

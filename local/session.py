@@ -28,6 +28,23 @@ def post(stack: Stack, path: str) -> urllib3.BaseHTTPResponse:
         return pool.urlopen("POST", api.path + path, retries=False)
 
 
+def request_for(conversation_id: str) -> dict[str, Any]:
+    """The sample request of an HTTP API, about this conversation."""
+    event: dict[str, Any] = json.loads((ROOT / "events/http-api.json").read_text())
+    event["rawPath"] = event["requestContext"]["http"]["path"] = end_path(DEPLOYMENT_ID, conversation_id)
+    event["pathParameters"] = {"deployment_id": DEPLOYMENT_ID, "conversation_id": conversation_id}
+    return event
+
+
+def timeout_of(conversation_id: str) -> dict[str, Any]:
+    """The sample session timeout, about this conversation, the same at each delivery."""
+    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
+    return event | {
+        "id": f"timeout-of-{conversation_id}",
+        "detail": event["detail"] | {"conversation_id": conversation_id},
+    }
+
+
 def session_timeout(deployment_id: str, conversation_id: str) -> dict[str, str]:
     """The sample session timeout, about this conversation, as an entry of PutEvents."""
     event = json.loads((ROOT / "events/session-timeout.json").read_text())

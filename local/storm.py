@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from local.process import ROOT
+from local.session import timeout_of
 from local.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -21,12 +21,6 @@ FUNCTION_SECONDS = 20
 STALLED_SECONDS = 60
 MOST_SECONDS = 600
 STRENGTH = ("rejected", "not_found", "unconfirmed", "ended")
-
-
-def session_timeout(name: str) -> dict[str, Any]:
-    """The event that this conversation's session timed out, the same at each delivery."""
-    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
-    return event | {"id": f"timeout-{name}", "detail": event["detail"] | {"conversation_id": name}}
 
 
 class Storm:
@@ -51,7 +45,7 @@ class Storm:
         sent = shown = 0
         while (sent < len(names) or self.due) and time.monotonic() - begun < MOST_SECONDS:
             while sent < len(names) and self.due.total() < SANDBOXES:
-                payload = json.dumps(session_timeout(names[sent]))
+                payload = json.dumps(timeout_of(names[sent]))
                 self._lambda.invoke(FunctionName=self._function, InvocationType="Event", Payload=payload)
                 self.due[names[sent]] += 1
                 sent += 1
@@ -71,13 +65,13 @@ class Storm:
         for result in results:
             name = result["detail"]["conversation_id"]
             self.published[name].append(result["detail"]["status"])
-            self._account(name, whole=result["detail"]["trigger"]["id"] == session_timeout(name)["id"])
+            self._account(name, whole=result["detail"]["trigger"]["id"] == timeout_of(name)["id"])
         failures = self._sqs.receive_message(QueueUrl=self._queue_url, MaxNumberOfMessages=10).get("Messages", [])
         for message in failures:
             event = json.loads(message["Body"])["requestPayload"]
             name = event["detail"]["conversation_id"]
             self.failed[name] += 1
-            self._account(name, whole=event == session_timeout(name))
+            self._account(name, whole=event == timeout_of(name))
             self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
         return bool(results or failures)
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from local.process import AWS_CLIENT
 from local.session import DEPLOYMENT_ID
@@ -24,6 +25,12 @@ def nobodys_account(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name, value in AWS_CLIENT.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority that nobody trusts unless told."""
+    return trustme.CA()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    import trustme
 
 type Step = bytes | Callable[[Peer], object]
 type Reply = Step | tuple[Step, ...]
@@ -28,6 +31,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class Peer:
@@ -46,8 +50,14 @@ class Peer:
     def secure(self, tls: ssl.SSLContext) -> None:
         self._socket = tls.wrap_socket(self._socket, server_side=True)
 
+    @property
+    def protocol(self) -> str | None:
+        """What the client offered to speak over TLS, by its name in ALPN."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        return self._socket.selected_alpn_protocol()
+
     def next_request(self) -> bool:
-        """Whether one more whole request came, whose body is passed over; or the client has left."""
+        """Wait for one more whole request; False once the client has left."""
         while b"\r\n\r\n" not in self._unread:
             if not self._unread:
                 self.quiet.set()
@@ -60,10 +70,14 @@ class Peer:
         line, *fields = head.decode("latin-1").split("\r\n")
         method, path, _ = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-        while len(self._unread) < int(headers.get("content-length", 0)):
-            self._unread += self.receive()
-        self._unread = b""
-        self.request = Request(method, path, headers)
+        length = int(headers.get("content-length", 0))
+        while len(self._unread) < length:
+            data = self.receive()
+            if not data:
+                return False
+            self._unread += data
+        body, self._unread = self._unread[:length], self._unread[length:]
+        self.request = Request(method, path, headers, body)
         return True
 
     def play(self, reply: Reply) -> None:
@@ -190,6 +204,14 @@ class FaultServer:
                 peer.play(next(self._script))
         peer.close()
         peer.quiet.set()
+
+
+def serving_tls(authority: trustme.CA, host: str = "127.0.0.1", valid_until: datetime | None = None) -> ssl.SSLContext:
+    """What a server with a certificate of that authority needs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    authority.issue_cert(host, not_after=valid_until).configure_cert(context)
+    return context
 
 
 def answer(status: int, body: bytes = b"", *headers: str, keep: bool = False) -> bytes:

@@ -4,13 +4,16 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 import trustme
 
 from end_conversation import aws
+from end_conversation.aws import CONFIG, AwsRefused, ask, connected
 from end_conversation.deadline import Clock
+from end_conversation.eventbridge import MAX_SECONDS
 from tests.fakes import FakeClock
-from tests.fault_server import FaultServer, Reply, answer, close, hang, reset, unused_port
+from tests.fault_server import FaultServer, Reply, answer, close, hang, reset, serving_tls, unused_port
 
 BODY = b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}'
 TAKEN, TAKEN_KEPT = answer(200, BODY), answer(200, BODY, keep=True)
@@ -28,11 +31,6 @@ class Trust(ssl.SSLContext):
         super().load_verify_locations(*arguments, **options)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def trust(authority: trustme.CA) -> Trust:
     context = Trust(ssl.PROTOCOL_TLS_CLIENT)
@@ -47,22 +45,15 @@ def putting(trust: Trust, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pu
 
     def putting(url: str) -> Put:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        events = aws.client("events", trust)
-        return lambda: events.put_events(Entries=[{"Source": "s", "DetailType": "t", "Detail": "{}"}])
+        client = connected(boto3.client("events", config=CONFIG), trust)
+        return lambda: client.put_events(Entries=[{"Source": "s", "DetailType": "t", "Detail": "{}"}])
 
     return putting
 
 
-def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """What a server with a certificate of that authority needs."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 def test_no_connection_loads_a_ca_bundle(authority: trustme.CA, trust: Trust, putting: Callable[[str], Put]) -> None:
     """Loading one takes longer than all else that an event costs; what was loaded at cold start serves them all."""
-    with FaultServer(TAKEN, tls=tls(authority)) as server:
+    with FaultServer(TAKEN, tls=serving_tls(authority)) as server:
         put = putting(server.url)
         assert [put()["FailedEntryCount"] for _ in range(3)] == [0, 0, 0]
 
@@ -71,7 +62,7 @@ def test_no_connection_loads_a_ca_bundle(authority: trustme.CA, trust: Trust, pu
 
 def test_a_connection_is_kept(authority: trustme.CA, putting: Callable[[str], Put]) -> None:
     """A burst of events shakes hands once."""
-    with FaultServer(TAKEN_KEPT, TAKEN_KEPT, TAKEN, tls=tls(authority)) as server:
+    with FaultServer(TAKEN_KEPT, TAKEN_KEPT, TAKEN, tls=serving_tls(authority)) as server:
         put = putting(server.url)
         for _ in range(3):
             put()
@@ -81,51 +72,69 @@ def test_a_connection_is_kept(authority: trustme.CA, putting: Callable[[str], Pu
 
 def test_an_untrusted_server_gets_no_request(putting: Callable[[str], Put]) -> None:
     """Whoever can't show to be AWS learns nothing of a conversation."""
-    with FaultServer(TAKEN, tls=tls(trustme.CA())) as server, pytest.raises(aws.AwsRefused, match="^SSLError$"):
-        aws.ask(putting(server.url), 2, Clock())
+    with FaultServer(TAKEN, tls=serving_tls(trustme.CA())) as server, pytest.raises(AwsRefused, match="^SSLError$"):
+        ask(putting(server.url), 2, Clock())
 
-    assert server.requests == []
-
-
-@pytest.mark.parametrize(
-    ("reply", "kind"),
-    [
-        (answer(500), "500"),
-        (answer(307, b"", "Location: /elsewhere"), "307"),
-        (close, "ProtocolError"),
-        (reset, "ProtocolError"),
-        ((TAKEN[:-1], close), "ProtocolError"),
-    ],
-)
-def test_a_client_tries_once(putting: Callable[[str], Put], reply: Reply, kind: str) -> None:
-    """Neither botocore nor urllib3 tries again or follows; what failed counts as not done, and is asked once more."""
-    with FaultServer(reply) as server, pytest.raises(aws.AwsRefused, match=f"^{kind}$"):
-        aws.ask(putting(server.url), 2, Clock())
-
-    assert [request.path for request in server.requests] in (["/"], ["/", "/"])
-    assert len(server.requests) == (1 if kind == "307" else 2)
+    assert (server.connections, server.requests) == (2, [])
 
 
-def test_a_server_that_hangs_is_left(putting: Callable[[str], Put], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a caller gave up ends soon after by itself."""
+FAULTS = [
+    pytest.param(answer(500), "500", 2, id="500"),
+    pytest.param(answer(307, b"", "Location: /elsewhere"), "307", 1, id="redirect"),
+    pytest.param(close, "ProtocolError", 2, id="closed before the answer"),
+    pytest.param(reset, "ProtocolError", 2, id="reset before the answer"),
+    pytest.param((TAKEN[:-1], close), "ProtocolError", 2, id="short body"),
+    pytest.param(hang, "ReadTimeoutError", 2, id="no answer"),
+]
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aws, "READ_SECONDS", 0.2)
-    with FaultServer(hang) as server, pytest.raises(aws.AwsRefused, match="^ReadTimeoutError$"):
-        aws.ask(putting(server.url), 2, Clock())
-
-    assert len(server.requests) == 2
 
 
-def test_what_can_not_be_sent_is_not_tried_again(trust: Trust, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parameter that is wrong is wrong the second time, too."""
-    clock = FakeClock()
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize(("reply", "kind", "tries"), FAULTS)
+def test_nobody_tries_again_but_ask(putting: Callable[[str], Put], reply: Reply, kind: str, tries: int) -> None:
+    """Once more, where it may pass; neither botocore nor urllib3 asks again for itself, or elsewhere."""
+    with FaultServer(reply) as server, pytest.raises(AwsRefused, match=f"^{kind}$"):
+        ask(putting(server.url), 2, Clock())
 
-    with pytest.raises(aws.AwsRefused, match="^ParamValidationError$"):
-        aws.ask(lambda: aws.client("events", trust).put_events(Entries=[{"Source": 1}]), 2, clock)
+    assert [request.path for request in server.requests] == ["/"] * tries
 
-    assert clock.slept == []
+
+def test_a_try_that_was_given_up_soon_ends() -> None:
+    """It is over before the second try would be."""
+    assert aws.CONNECT_SECONDS + aws.READ_SECONDS < MAX_SECONDS
 
 
 def test_an_unreachable_server_is_told_by_kind(putting: Callable[[str], Put]) -> None:
     """The operator reads what went wrong, and no address."""
-    with unused_port() as port, pytest.raises(aws.AwsRefused, match="^NewConnectionError$"):
-        aws.ask(putting(f"http://127.0.0.1:{port}"), 2, Clock())
+    with unused_port() as port, pytest.raises(AwsRefused, match="^NewConnectionError$"):
+        ask(putting(f"http://127.0.0.1:{port}"), 2, Clock())
+
+
+def test_a_wrong_parameter_is_not_sent_again() -> None:
+    """It is wrong the second time, too."""
+    client: Any = boto3.client("events", config=CONFIG)
+    clock = FakeClock()
+
+    with pytest.raises(AwsRefused, match="^ParamValidationError$"):
+        ask(lambda: client.put_events(Entries=[{"Source": 1}]), 2, clock)
+
+    assert clock.slept == []
+
+
+def test_missing_credentials_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function without a role has none the second time, either."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    client: Any = boto3.Session().client("events", config=CONFIG)
+    clock = FakeClock()
+
+    with pytest.raises(AwsRefused, match="^NoCredentialsError$"):
+        ask(lambda: client.put_events(Entries=[{"Source": "s"}]), 2, clock)
+
+    assert clock.slept == []

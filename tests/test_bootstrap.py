@@ -1,16 +1,20 @@
 """The composed handler: which door an event goes to, and what stops a cold start."""
 
 import json
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import trustme
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import UnsupportedEvent
 from tests.cold_start import cold_start
 from tests.fakes import Context
+from tests.fault_server import FaultServer, answer, serving_tls
 
 ROOT = Path(__file__).parent.parent
 HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
@@ -52,6 +56,42 @@ def test_http_is_taken_by_every_deployment(environ: dict[str, str]) -> None:
     assert bootstrap(environ)(sample("http-api"), Context())["statusCode"] == 403
 
 
+def test_one_ca_bundle_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves Tavus, the bus and the table alike."""
+    loaded = Mock(wraps=ssl.create_default_context)
+    monkeypatch.setattr(ssl, "create_default_context", loaded)
+
+    bootstrap(WITH_EVENTS)
+
+    assert loaded.call_count == 1
+
+
+def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is trusted by its CA bundle, Tavus is offered HTTP/1.1, and the result carries the trace."""
+    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
+    aws = trustme.CA()
+    aws.cert_pem.write_to_path(aws_bundle := str(tmp_path / "aws.pem"))
+    offered: list[str | None] = []
+    ended = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
+    taken = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
+    with (
+        FaultServer((lambda peer: offered.append(peer.protocol), ended), tls=serving_tls(authority)) as tavus,
+        FaultServer(taken, tls=serving_tls(aws)) as bus,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bus.url)
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "bus", "TAVUS_API_URL": tavus.url}
+        settings |= {"SSL_CERT_FILE": bundle, "AWS_CA_BUNDLE": aws_bundle, "_X_AMZN_TRACE_ID": "Root=1-2-3"}
+        bootstrap(settings)(sample("session-timeout"), Context(60_000))
+
+    [request] = bus.requests
+    [entry] = json.loads(request.body)["Entries"]
+    assert json.loads(entry["Detail"])["status"] == "ended"
+    assert entry["TraceHeader"] == "Root=1-2-3"
+    assert offered == ["http/1.1"]
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -59,12 +99,16 @@ def test_http_is_taken_by_every_deployment(environ: dict[str, str]) -> None:
         ("POWERTOOLS_LOG_LEVEL", "LOUD"),
         ("POWERTOOLS_TRACE_DISABLED", "perhaps"),
         ("POWERTOOLS_METRICS_DISABLED", ""),
+        ("SSL_CERT_FILE", "/nowhere"),
+        ("SSL_CERT_FILE", ""),
+        ("SSL_CERT_FILE", __file__),
+        ("AWS_CA_BUNDLE", "/nowhere"),
     ],
 )
 def test_a_wrong_setting_stops_the_cold_start_with_one_sentence(variable: str, value: str) -> None:
     """What Lambda reports names the variable and what it should be."""
     with pytest.raises(subprocess.CalledProcessError) as stopped:
-        cold_start(HTTP_ONLY | {variable: value})
+        cold_start(WITH_EVENTS | {variable: value})
 
     last = stopped.value.stderr.strip().splitlines()[-1]
     assert last.startswith(f"end_conversation.errors.InvalidSetting: {variable} must be ")

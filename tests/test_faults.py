@@ -39,6 +39,7 @@ from tests.fault_server import (
     full_port,
     hang,
     reset,
+    serving_tls,
     unused_port,
 )
 
@@ -510,23 +511,11 @@ def test_retry_after(values: list[str], waits: list[float], carried: float | Non
     assert told.outcome.retry_after == carried
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def _trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-
-
-def tls(authority: trustme.CA, host: str = "127.0.0.1", valid_until: datetime | None = None) -> ssl.SSLContext:
-    """What a server with a certificate of that authority needs."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(host, not_after=valid_until).configure_cert(context)
-    return context
 
 
 @pytest.mark.usefixtures("_trusted")
@@ -546,7 +535,7 @@ def tls(authority: trustme.CA, host: str = "127.0.0.1", valid_until: datetime | 
 )
 def test_over_tls(authority: trustme.CA, reply: Reply, expected: str, attempts: int) -> None:
     """Over TLS the same faults are told the same."""
-    with FaultServer(reply, tls=tls(authority)) as server:
+    with FaultServer(reply, tls=serving_tls(authority)) as server:
         told = ask(server.url, Clock())
 
     assert (str(told), told.attempts, len(server.requests)) == (expected, attempts, attempts)
@@ -555,7 +544,7 @@ def test_over_tls(authority: trustme.CA, reply: Reply, expected: str, attempts: 
 @pytest.mark.usefixtures("_trusted")
 def test_the_default_port_is_not_named(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tavus is asked for by its name alone, as any client of its would."""
-    with FaultServer(ENDED, tls=tls(authority, host="tavus.test")) as server:
+    with FaultServer(ENDED, tls=serving_tls(authority, host="tavus.test")) as server:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         told = ask("https://tavus.test", Clock())
@@ -569,9 +558,9 @@ def test_the_default_port_is_not_named(authority: trustme.CA, monkeypatch: pytes
 def test_a_certificate_that_fails(authority: trustme.CA, fault: str) -> None:
     """A server that can't show who it is gets no request, and isn't tried again: it will fail again."""
     context = {
-        "untrusted": lambda: tls(trustme.CA()),
-        "wrong host": lambda: tls(authority, host="tavus.test"),
-        "expired": lambda: tls(authority, valid_until=datetime(2020, 1, 1, tzinfo=UTC)),
+        "untrusted": lambda: serving_tls(trustme.CA()),
+        "wrong host": lambda: serving_tls(authority, host="tavus.test"),
+        "expired": lambda: serving_tls(authority, valid_until=datetime(2020, 1, 1, tzinfo=UTC)),
     }[fault]()
     with FaultServer(ENDED, tls=context) as server:
         told = ask(server.url)
@@ -643,7 +632,7 @@ def context(request: pytest.FixtureRequest) -> ssl.SSLContext | None:
     if request.param == "http":
         return None
     request.getfixturevalue("_trusted")
-    return tls(request.getfixturevalue("authority"))
+    return serving_tls(request.getfixturevalue("authority"))
 
 
 def test_a_connection_is_kept_in_a_burst(context: ssl.SSLContext | None) -> None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.build import build
-from local.process import ROOT
 from local.runtime import sandbox
-from local.session import DEPLOYMENT_ID, end_path, logged
+from local.session import DEPLOYMENT_ID, end_path, logged, request_for, timeout_of
 from local.subscriber import Subscriber
 from tests.fault_server import FaultServer, answer, drip, endlessly, hang
 
@@ -50,19 +49,6 @@ def event_settings(stack: Stack, tavus: Tavus) -> dict[str, str]:
         "EVENT_BUS_NAME": stack.outputs["EventBusName"],
         "TAVUS_API_URL": tavus.url,
     }
-
-
-def request_for(conversation_id: str) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((ROOT / "events/http-api.json").read_text())
-    event["rawPath"] = event["requestContext"]["http"]["path"] = end_path(DEPLOYMENT_ID, conversation_id)
-    event["pathParameters"]["conversation_id"] = conversation_id
-    return event
-
-
-def timeout_of(conversation_id: str) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
-    event["detail"]["conversation_id"] = conversation_id
-    return event | {"id": f"timeout-of-{conversation_id}"}
 
 
 def test_request_ends_the_conversation(http: Sandbox, tavus: Tavus) -> None:
@@ -164,7 +150,7 @@ def test_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) -> N
 
 
 def test_trace_of_a_failure_quotes_nobody(daemon: socket.socket, stack: Stack, tavus: Tavus) -> None:
-    """The trace of a call that failed names the kind of failure, and nothing that Tavus wrote."""
+    """The trace of a call that failed says so, and nothing that Tavus wrote."""
     settings = event_settings(stack, tavus) | {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}"}
     tavus.down = True
     try:

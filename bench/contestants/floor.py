@@ -14,7 +14,6 @@ pool = urllib3.PoolManager(ssl_context=ssl.create_default_context())
 
 @logger.inject_lambda_context
 @metrics.log_metrics(raise_on_empty_metrics=False)
-@tracer.capture_lambda_handler(capture_response=False)
 def handler(event: dict[str, object], context: LambdaContext) -> dict[str, object]:  # noqa: ARG001 - it does nothing
     """Answer, without asking anybody."""
     logger.info("nothing done")

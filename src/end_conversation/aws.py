@@ -1,10 +1,9 @@
-"""AWS clients, and one call to AWS: bounded in time, made once more where that can help, its failure told by kind."""
+"""One call to AWS: bounded in time, made once more where that can help, its failure told by kind."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
-import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 
     from end_conversation.deadline import Clock
 
-# They end what a caller gave up.
+# One layer retries, and it is ours.
+CONFIG = Config(retries={"total_max_attempts": 1, "mode": "standard"})
+# A try that was given up soon ends by itself.
 CONNECT_SECONDS, READ_SECONDS = 1, 2
 PAUSE_SECONDS = 0.2
 
@@ -48,15 +49,26 @@ class AwsRefused(Exception):
         self.may_pass = kind in _MAY_PASS if may_pass is None else may_pass
 
 
-class _Connections:
-    """Sends what a client has signed. botocore's own HTTP session loads the CA bundle anew for each connection."""
+def connected[T](client: T, tls: ssl.SSLContext) -> T:
+    """Return a client of boto3, all of whose connections trust what `tls` has loaded.
+
+    botocore's own HTTP session loads a CA bundle for each connection: its `_setup_ssl_cert` sets one on each, and
+    urllib3 then loads it. That takes longer than all else that a first call does.
+    """
+    # Not by a before-send handler, which would be asked beside moto's and not in its stead.
+    cast("Any", client)._endpoint.http_session = _HttpSession(tls)  # noqa: SLF001 - there is no public way in
+    return client
+
+
+class _HttpSession:
+    """Sends what a client has signed."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         timeout = Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         self._pool = PoolManager(ssl_context=tls, timeout=timeout, retries=False)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        # Any, as the stubs of botocore want headers of its own type, which it doesn't use here either.
+        # Any: botocore's stubs want HTTPHeaders here, where botocore itself passes urllib3's.
         response: Any = self._pool.urlopen(
             request.method,
             request.url,
@@ -67,13 +79,6 @@ class _Connections:
             decode_content=False,
         )
         return AWSResponse(request.url, response.status, response.headers, response)
-
-
-def client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> Any:
-    """Make a boto3 client whose connections all trust what `tls` has loaded, and which tries once: we do the rest."""
-    made: Any = boto3.client(service, config=Config(retries={"total_max_attempts": 1, "mode": "standard"}))
-    made._endpoint.http_session = _Connections(tls)  # noqa: SLF001 - botocore takes a session nowhere else
-    return made
 
 
 def ask[T](work: Callable[[], T], seconds: float, clock: Clock) -> T:
@@ -101,7 +106,7 @@ def _ask_once[T](work: Callable[[], T], seconds: float) -> T:
         http_status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise AwsRefused(code, may_pass=True if http_status >= 500 else None) from None  # noqa: PLR2004 - server errors
     except BotoCoreError as error:
-        # Without credentials, or with a parameter that no service takes, nothing was sent, nor would be.
+        # Credentials are missing, or a parameter is none: nothing was sent, nor would be.
         raise AwsRefused(type(error).__name__, may_pass=False) from None
-    except Exception as error:  # noqa: BLE001 - on what is no answer of AWS', botocore's parser fails in any way
+    except Exception as error:  # noqa: BLE001 - besides urllib3's, botocore's parser fails in any way
         raise AwsRefused(type(error).__name__, may_pass=True) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from end_conversation.attempt import Endpoint
 from end_conversation.conversation import EndAllowed
 from end_conversation.deadline import Clock
-from end_conversation.errors import UnsupportedEvent
+from end_conversation.errors import InvalidSetting, UnsupportedEvent
 from end_conversation.http import HttpDoor
 from end_conversation.settings import Settings
 from end_conversation.tavus import Tavus
@@ -30,8 +30,8 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     headers = {"User-Agent": "end-conversation/1"}
     if settings.tavus_origin is not None:
         headers["Origin"] = settings.tavus_origin
-    # Loading the CA bundle is a third of a lean cold start: once, here, and not at each connection.
-    tls = ssl.create_default_context()
+    # Loading a CA bundle is a third of a lean cold start: once, for Tavus and AWS alike, and not at each connection.
+    tls = _trust("SSL_CERT_FILE", settings.ssl_cert_file)
     tavus = Tavus(Endpoint(settings.tavus_api_url, headers, tls, clock).post, clock, random.uniform)
     end = EndAllowed(telemetry.observe(tavus.end), settings.allowed_deployment_ids, clock)
     http_door = HttpDoor(end, telemetry, clock)
@@ -51,23 +51,41 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     return telemetry.instrument(handler)
 
 
+def _trust(variable: str, ca_bundle: str | None) -> ssl.SSLContext:
+    try:
+        tls = ssl.create_default_context(cafile=ca_bundle)
+        useless = ca_bundle is not None and tls.cert_store_stats()["x509"] == 0
+    except OSError:
+        useless = True
+    if useless:
+        raise InvalidSetting(f"{variable} must be unset, or name a file of CA certificates")
+    # urllib3 sets it when it connects to AWS: so Tavus sees one kind of handshake, before that and after.
+    tls.set_alpn_protocols(["http/1.1"])
+    return tls
+
+
 def _event_door(
     end: End, settings: Settings, telemetry: Telemetry, tls: ssl.SSLContext, clock: Clock
 ) -> EventDoor | None:
     if settings.event_bus_name is None:
         return None
 
-    from end_conversation.aws import client
+    import boto3
+
+    from end_conversation.aws import CONFIG, connected
     from end_conversation.eventbridge import EventBus
     from end_conversation.events import EventDoor
 
+    if settings.aws_ca_bundle not in (None, settings.ssl_cert_file):
+        tls = _trust("AWS_CA_BUNDLE", settings.aws_ca_bundle)
     if settings.ended_table_name is not None:
         from end_conversation.dynamodb import EndedTable
         from end_conversation.record import EndRecorded
 
         # Around the allow-list too: what is known of a conversation is true, whoever may no longer be ended.
-        table = EndedTable(client("dynamodb", tls), settings.ended_table_name, clock)
+        dynamodb = connected(boto3.client("dynamodb", config=CONFIG), tls)
+        table = EndedTable(dynamodb, settings.ended_table_name, clock)
         end = EndRecorded(end, table, telemetry.record_failed, clock)
-    events = client("events", tls)
+    events = connected(boto3.client("events", config=CONFIG), tls)
     bus = EventBus(events, settings.event_bus_name, settings.result_source, telemetry.trace_header, clock)
     return EventDoor(end, bus.publish, telemetry, clock)

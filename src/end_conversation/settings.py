@@ -63,6 +63,8 @@ class Settings:
     event_bus_name: str | None
     result_source: str
     ended_table_name: str | None
+    ssl_cert_file: str | None
+    aws_ca_bundle: str | None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
@@ -75,6 +77,9 @@ class Settings:
             result_source=_name(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
             or "tavus.conversations",
             ended_table_name=_name(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
+            # Python and boto3 have these from the environment, empty or not.
+            ssl_cert_file=environ.get("SSL_CERT_FILE"),
+            aws_ca_bundle=environ.get("AWS_CA_BUNDLE"),
         )
 
 

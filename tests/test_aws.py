@@ -9,9 +9,8 @@ import pytest
 import trustme
 
 from end_conversation import aws
-from end_conversation.aws import CONFIG, AwsRefused, ask, connected
+from end_conversation.aws import AwsRefused, ask
 from end_conversation.deadline import Clock
-from end_conversation.eventbridge import MAX_SECONDS
 from tests.fakes import FakeClock
 from tests.fault_server import FaultServer, Reply, answer, close, hang, reset, serving_tls, unused_port
 
@@ -45,7 +44,7 @@ def putting(trust: Trust, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pu
 
     def putting(url: str) -> Put:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        client = connected(boto3.client("events", config=CONFIG), trust)
+        client = aws.client("events", trust)
         return lambda: client.put_events(Entries=[{"Source": "s", "DetailType": "t", "Detail": "{}"}])
 
     return putting
@@ -58,6 +57,14 @@ def test_no_connection_loads_a_ca_bundle(authority: trustme.CA, trust: Trust, pu
         assert [put()["FailedEntryCount"] for _ in range(3)] == [0, 0, 0]
 
     assert (server.connections, trust.loads) == (3, 0)
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_trust_is_what_was_given(trust: Trust, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """botocore, which would refuse this variable, isn't let read it: bootstrap has."""
+    monkeypatch.setenv(variable, "")
+
+    assert aws.client("events", trust).meta.region_name == "us-east-1"
 
 
 def test_a_connection_is_kept(authority: trustme.CA, putting: Callable[[str], Put]) -> None:
@@ -84,16 +91,9 @@ FAULTS = [
     pytest.param(close, "ProtocolError", 2, id="closed before the answer"),
     pytest.param(reset, "ProtocolError", 2, id="reset before the answer"),
     pytest.param((TAKEN[:-1], close), "ProtocolError", 2, id="short body"),
-    pytest.param(hang, "ReadTimeoutError", 2, id="no answer"),
 ]
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws, "READ_SECONDS", 0.2)
-
-
-@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize(("reply", "kind", "tries"), FAULTS)
 def test_nobody_tries_again_but_ask(putting: Callable[[str], Put], reply: Reply, kind: str, tries: int) -> None:
     """Once more, where it may pass; neither botocore nor urllib3 asks again for itself, or elsewhere."""
@@ -103,9 +103,12 @@ def test_nobody_tries_again_but_ask(putting: Callable[[str], Put], reply: Reply,
     assert [request.path for request in server.requests] == ["/"] * tries
 
 
-def test_a_try_that_was_given_up_soon_ends() -> None:
-    """It is over before the second try would be."""
-    assert aws.CONNECT_SECONDS + aws.READ_SECONDS < MAX_SECONDS
+def test_a_silent_server_is_left(putting: Callable[[str], Put]) -> None:
+    """Whoever asks gets word in time; and what was given up doesn't stay in its connection."""
+    with FaultServer(hang) as server, pytest.raises(AwsRefused, match="^TimeoutError$"):
+        ask(putting(server.url), 2, Clock())
+
+    assert [request.path for request in server.requests] == ["/", "/"]
 
 
 def test_an_unreachable_server_is_told_by_kind(putting: Callable[[str], Put]) -> None:
@@ -114,9 +117,9 @@ def test_an_unreachable_server_is_told_by_kind(putting: Callable[[str], Put]) ->
         ask(putting(f"http://127.0.0.1:{port}"), 2, Clock())
 
 
-def test_a_wrong_parameter_is_not_sent_again() -> None:
+def test_a_wrong_parameter_is_not_sent_again(trust: Trust) -> None:
     """It is wrong the second time, too."""
-    client: Any = boto3.client("events", config=CONFIG)
+    client: Any = aws.client("events", trust)
     clock = FakeClock()
 
     with pytest.raises(AwsRefused, match="^ParamValidationError$"):
@@ -125,13 +128,14 @@ def test_a_wrong_parameter_is_not_sent_again() -> None:
     assert clock.slept == []
 
 
-def test_missing_credentials_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_not_asked_for_again(trust: Trust, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function without a role has none the second time, either."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    client: Any = boto3.Session().client("events", config=CONFIG)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember those of an earlier test
+    client: Any = aws.client("events", trust)
     clock = FakeClock()
 
     with pytest.raises(AwsRefused, match="^NoCredentialsError$"):

@@ -56,12 +56,16 @@ def test_http_is_taken_by_every_deployment(environ: dict[str, str]) -> None:
     assert bootstrap(environ)(sample("http-api"), Context())["statusCode"] == 403
 
 
-def test_one_ca_bundle_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It serves Tavus, the bus and the table alike."""
+@pytest.mark.parametrize("named", [set(), {"SSL_CERT_FILE"}, {"SSL_CERT_FILE", "AWS_CA_BUNDLE"}])
+def test_a_cold_start_loads_one_ca_bundle(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: set[str]
+) -> None:
+    """It serves Tavus and AWS alike, unless they are told apart."""
+    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
     loaded = Mock(wraps=ssl.create_default_context)
     monkeypatch.setattr(ssl, "create_default_context", loaded)
 
-    bootstrap(WITH_EVENTS)
+    bootstrap(WITH_EVENTS | dict.fromkeys(named, bundle))
 
     assert loaded.call_count == 1
 
@@ -75,18 +79,19 @@ def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
     aws.cert_pem.write_to_path(aws_bundle := str(tmp_path / "aws.pem"))
     offered: list[str | None] = []
     ended = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
-    taken = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
+    kept, taken = answer(200, b"{}"), answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
     with (
         FaultServer((lambda peer: offered.append(peer.protocol), ended), tls=serving_tls(authority)) as tavus,
-        FaultServer(taken, tls=serving_tls(aws)) as bus,
+        FaultServer(kept, taken, tls=serving_tls(aws)) as table_and_bus,
     ):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", bus.url)
-        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "bus", "TAVUS_API_URL": tavus.url}
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        settings = WITH_EVENTS | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
         settings |= {"SSL_CERT_FILE": bundle, "AWS_CA_BUNDLE": aws_bundle, "_X_AMZN_TRACE_ID": "Root=1-2-3"}
         bootstrap(settings)(sample("session-timeout"), Context(60_000))
 
-    [request] = bus.requests
-    [entry] = json.loads(request.body)["Entries"]
+    written, published = table_and_bus.requests
+    assert json.loads(written.body)["Item"]["status"] == {"S": "ended"}
+    [entry] = json.loads(published.body)["Entries"]
     assert json.loads(entry["Detail"])["status"] == "ended"
     assert entry["TraceHeader"] == "Root=1-2-3"
     assert offered == ["http/1.1"]
@@ -103,6 +108,7 @@ def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
         ("SSL_CERT_FILE", ""),
         ("SSL_CERT_FILE", __file__),
         ("AWS_CA_BUNDLE", "/nowhere"),
+        ("AWS_CA_BUNDLE", ""),
     ],
 )
 def test_a_wrong_setting_stops_the_cold_start_with_one_sentence(variable: str, value: str) -> None:

@@ -1,5 +1,6 @@
 """The table of ended conversations: what is kept, what is not overwritten, and what its failures look like."""
 
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from end_conversation.aws import CONFIG
+from end_conversation import aws
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Clock, Deadline
 from end_conversation.dynamodb import EndedTable
@@ -153,7 +154,7 @@ def test_an_item_of_another_form_is_no_truth(client: Any, change: dict[str, Any]
 @pytest.mark.parametrize("answer", ODD_ANSWERS)
 def test_what_is_no_answer_of_dynamodb_is_no_truth(answer: tuple[int, bytes]) -> None:
     """Whatever botocore makes of it, the record is of no help, and that is all."""
-    client = boto3.client("dynamodb", config=CONFIG)
+    client = aws.client("dynamodb", ssl.create_default_context())
     let_aws_answer(client, answer, answer)
 
     with pytest.raises(RecordUnavailable):
@@ -162,7 +163,7 @@ def test_what_is_no_answer_of_dynamodb_is_no_truth(answer: tuple[int, bytes]) ->
 
 def test_a_failure_that_may_pass_is_tried_once_more() -> None:
     """A connection that was kept may have died unseen while the sandbox was frozen."""
-    client = boto3.client("dynamodb", config=CONFIG)
+    client = aws.client("dynamodb", ssl.create_default_context())
     requests = let_aws_answer(client, (500, b""), (200, b"{}"))
 
     assert EndedTable(client, "ended", Clock()).recall(CONVERSATION, soon()) is None

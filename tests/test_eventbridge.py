@@ -1,6 +1,7 @@
 """The event bus: what is put on it, what is put again, and what is given up."""
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from end_conversation.aws import CONFIG
+from end_conversation import aws
 from end_conversation.deadline import Clock, Deadline
 from end_conversation.errors import ResultNotPublished
 from end_conversation.eventbridge import EventBus
@@ -31,7 +32,7 @@ def refused(code: str) -> dict[str, Any]:
 
 @pytest.fixture
 def client() -> Any:
-    return boto3.client("events", config=CONFIG)
+    return aws.client("events", ssl.create_default_context())
 
 
 @pytest.fixture

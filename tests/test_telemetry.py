@@ -107,6 +107,16 @@ def test_what_names_no_conversation_is_counted_as_invalid(tell: Tell) -> None:
     assert metrics["invalid"] == [1.0]
 
 
+def test_the_trace_header_is_of_the_invocation_at_hand() -> None:
+    """Lambda's runtime sets it anew for each."""
+    environ = {"_X_AMZN_TRACE_ID": "Root=1-2-3"}
+    telemetry = Telemetry(environ)
+
+    assert telemetry.trace_header() == "Root=1-2-3"
+    environ["_X_AMZN_TRACE_ID"] = "Root=4-5-6"
+    assert telemetry.trace_header() == "Root=4-5-6"
+
+
 def test_a_failing_table_is_logged_and_counted(tell: Tell) -> None:
     """The run goes on, and the operator hears of it."""
 

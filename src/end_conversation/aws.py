@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from botocore.awsrequest import AWSPreparedRequest
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
 
     from end_conversation.deadline import Clock
 
-# One layer retries, and it is ours.
-CONFIG = Config(retries={"total_max_attempts": 1, "mode": "standard"})
-# A try that was given up soon ends by itself.
+# A silent server is left after these, though whoever asked has long given up.
 CONNECT_SECONDS, READ_SECONDS = 1, 2
 PAUSE_SECONDS = 0.2
 
@@ -49,15 +50,22 @@ class AwsRefused(Exception):
         self.may_pass = kind in _MAY_PASS if may_pass is None else may_pass
 
 
-def connected[T](client: T, tls: ssl.SSLContext) -> T:
-    """Return a client of boto3, all of whose connections trust what `tls` has loaded.
+@overload
+def client(service: Literal["dynamodb"], tls: ssl.SSLContext) -> DynamoDBClient: ...
+@overload
+def client(service: Literal["events"], tls: ssl.SSLContext) -> EventBridgeClient: ...
+def client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> object:
+    """Make a client of boto3 that tries once, and all of whose connections trust what `tls` has loaded.
 
     botocore's own HTTP session loads a CA bundle for each connection: its `_setup_ssl_cert` sets one on each, and
     urllib3 then loads it. That takes longer than all else that a first call does.
     """
+    # One layer retries, and it is ours. With `verify` said, botocore does not trip over variables that it would read.
+    once = Config(retries={"total_max_attempts": 1, "mode": "standard"})
+    made: Any = boto3.client(service, config=once, verify=True)
     # Not by a before-send handler, which would be asked beside moto's and not in its stead.
-    cast("Any", client)._endpoint.http_session = _HttpSession(tls)  # noqa: SLF001 - there is no public way in
-    return client
+    made._endpoint.http_session = _HttpSession(tls)  # noqa: SLF001 - there is no public way in
+    return made
 
 
 class _HttpSession:

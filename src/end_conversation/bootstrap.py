@@ -54,7 +54,8 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
 def _trust(variable: str, ca_bundle: str | None) -> ssl.SSLContext:
     try:
         tls = ssl.create_default_context(cafile=ca_bundle)
-        useless = ca_bundle is not None and tls.cert_store_stats()["x509"] == 0
+        # Of an empty name ssl makes its default, and OpenSSL nothing.
+        useless = ca_bundle is not None and (not ca_bundle or tls.cert_store_stats()["x509"] == 0)
     except OSError:
         useless = True
     if useless:
@@ -70,9 +71,7 @@ def _event_door(
     if settings.event_bus_name is None:
         return None
 
-    import boto3
-
-    from end_conversation.aws import CONFIG, connected
+    from end_conversation.aws import client
     from end_conversation.eventbridge import EventBus
     from end_conversation.events import EventDoor
 
@@ -83,9 +82,9 @@ def _event_door(
         from end_conversation.record import EndRecorded
 
         # Around the allow-list too: what is known of a conversation is true, whoever may no longer be ended.
-        dynamodb = connected(boto3.client("dynamodb", config=CONFIG), tls)
-        table = EndedTable(dynamodb, settings.ended_table_name, clock)
+        table = EndedTable(client("dynamodb", tls), settings.ended_table_name, clock)
         end = EndRecorded(end, table, telemetry.record_failed, clock)
-    events = connected(boto3.client("events", config=CONFIG), tls)
-    bus = EventBus(events, settings.event_bus_name, settings.result_source, telemetry.trace_header, clock)
+    bus = EventBus(
+        client("events", tls), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock
+    )
     return EventDoor(end, bus.publish, telemetry, clock)

@@ -68,7 +68,10 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings; an empty variable counts as unset, as CloudFormation passes an empty parameter."""
+        """Read the settings; an empty variable counts as unset, as CloudFormation passes an empty parameter.
+
+        But not of the CA bundles: to OpenSSL and boto3, which read these too, an empty one is none.
+        """
         return cls(
             tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),
             tavus_origin=_sent_origin(environ.get("TAVUS_ORIGIN") or None),
@@ -77,7 +80,6 @@ class Settings:
             result_source=_name(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
             or "tavus.conversations",
             ended_table_name=_name(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
-            # Python and boto3 have these from the environment, empty or not.
             ssl_cert_file=environ.get("SSL_CERT_FILE"),
             aws_ca_bundle=environ.get("AWS_CA_BUNDLE"),
         )

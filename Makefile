@@ -65,8 +65,8 @@ mutate: .venv-mutate/installed ## Break the room, the client and both doors in h
 	.venv-mutate/bin/mutmut results
 
 .PHONY: bench
-bench: .venv-bench/installed .venv-sam/installed ## Measure starts and calls beside what people usually write; takes a quarter of an hour
-	@.venv-bench/bin/python -u -m bench.run
+bench: $(DEV) .venv-sam/installed ## Measure starts and calls beside what people usually write; takes a quarter of an hour
+	@$(PYTHON) -m bench.run
 
 .PHONY: build
 build: $(DEV) .venv-sam/installed ## Build what is deployed: sam build, trimmed, checked against the pinned hashes, with byte code
@@ -95,7 +95,6 @@ sbom: $(DEV) ## List what is deployed, as CycloneDX: .aws-sam/sbom.cdx.json
 lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=--upgrade takes the newest
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(LOCK) pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
-	$(LOCK) --group bench --constraints requirements-dev.txt --output-file bench/requirements.txt
 	$(LOCK) --group usual --output-file bench/contestants/requirements.txt
 	$(LOCK) --group sam --output-file local/requirements-sam.txt
 	$(LOCK) --group ministack --output-file local/requirements-ministack.txt
@@ -104,11 +103,10 @@ lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=-
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-bench .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed: requirements-dev.txt
-.venv-bench/installed: bench/requirements.txt
 .venv-sam/installed: local/requirements-sam.txt
 .venv-ministack/installed: local/requirements-ministack.txt
 .venv-checkov/installed: local/requirements-checkov.txt

@@ -14,15 +14,25 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from bench.measure import Samples
 
+WALL = ", ms"  # ends the name of a measure that is wall time
+
 
 def results(samples: Samples, unit: str) -> str:
     """Every measure by contestant: the median, and where they differ, half the distance of the quartiles."""
     names = list(dict.fromkeys(name for found in samples.values() for name in found))
-    rows = [
-        [measure, *(_cell(found[name]) if name in found else "" for name in names)]
-        for measure, found in sorted(samples.items(), key=lambda item: unit not in item[0])
-    ]
+    rows = []
+    for measure, found in sorted(samples.items(), key=lambda item: unit not in item[0]):
+        timed = measure.endswith(WALL)
+        cells = {name: _of_the_usual(samples, measure, name) if timed else values for name, values in found.items()}
+        label = f"{measure.removesuffix(WALL)}, time / usual" if timed else measure
+        rows.append([label, *(_cell(cells[name]) if name in cells else "" for name in names)])
     return _table(["", *names], rows)
+
+
+def _of_the_usual(samples: Samples, measure: str, name: str) -> list[float]:
+    """Times as shares of the usual's at the same door in the same round, so that the machine's own pace drops out."""
+    usual = samples[measure]["usual, events" if "events" in name else "usual, Session"]
+    return [one / other for one, other in zip(samples[measure][name], usual, strict=True)]
 
 
 def _cell(values: list[float]) -> str:
@@ -40,8 +50,8 @@ def targets(samples: Samples, unit: str) -> str:
         return median(samples[measure][name])
 
     start, first, warm = f"start, {unit}", f"start to first answer, {unit}", f"warm call, {unit}"
-    throttled, second = "first call at 128 MB, ms", "second call / 22nd to 101st"
-    usual, events = "usual, Session", "ours, events"
+    second, usual, events = "second call / 22nd to 101st", "usual, Session", "ours, events"
+    throttled = median(_of_the_usual(samples, f"first call at 128 MB{WALL}", events))
     flat = {
         name: of("memory after 10,000 calls, MiB", name) - of("memory after 1,000 calls, MiB", name)
         for name in ("ours", events)
@@ -50,6 +60,7 @@ def targets(samples: Samples, unit: str) -> str:
         ("HTTP: start / floor", of(start) / of(start, "floor"), 1.10),
         ("HTTP: start / usual", of(start) / of(start, usual), 0.65),
         ("HTTP: start to first answer / usual", of(first) / of(first, usual), 0.55),
+        ("  and the stretch", of(first) / of(first, usual), 0.40),
         ("HTTP: warm call / raw urllib3", of(warm) / of(warm, "raw urllib3"), 2.5),
         ("  the same without Lambda's runtime", (of(warm) - of(warm, "empty")) / of(warm, "raw urllib3"), 2.5),
         ("HTTP: warm call / usual with a Session", of(warm) / of(warm, usual), 0.75),
@@ -59,7 +70,7 @@ def targets(samples: Samples, unit: str) -> str:
         ("HTTP: second call / 22nd to 101st", of(second), 1.05),
         ("HTTP: MiB more after 10,000 calls than after 1,000", flat["ours"], 0.5),
         ("events: start / floor", of(start, events) / of(start, "floor"), 2.0),
-        ("events: first call at 128 MB / usual", of(throttled, events) / of(throttled, "usual, events"), 0.5),
+        ("events: first call at 128 MB / usual", throttled, 0.5),
         ("events: memory at start, MiB", of("memory at start, MiB", events), 50),
         ("events: CA bundles loaded in 50 calls", of("CA bundles loaded in 50 calls", events), 1),
         ("events: second call / 22nd to 101st", of(second, events), 1.05),

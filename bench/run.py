@@ -30,21 +30,21 @@ def main() -> None:
 
 def measured(bench: Bench) -> Bench:
     """Take every sample."""
-    taking_part = contestants()
-    for contestant in taking_part:
+    everyone = contestants()
+    for contestant in everyone:
         bench.samples["zip, MB"][contestant.name].append(contestant.zip_bytes() / 1e6)
     for number in range(1, ROUNDS + 1):
         with step(f"Round {number} of {ROUNDS}"):
-            for contestant in taking_part:
+            for contestant in everyone:
                 bench.burst(contestant)
                 bench.throttled(contestant)
     for number in range(1, COUNTED_ROUNDS + 1):
         with step(f"Counting {bench.counter.name}: round {number} of {COUNTED_ROUNDS}"):
-            for contestant in taking_part:
+            for contestant in everyone:
                 bench.counted(contestant)
             bench.raw()
     with step("Many calls, for the memory"):
-        for contestant in taking_part:
+        for contestant in everyone:
             if contestant.ours:
                 bench.endure(contestant)
     return bench
@@ -57,7 +57,8 @@ def report(bench: Bench) -> None:
 
 By `make bench` on {machine()}. Medians of {ROUNDS} rounds, in each of which every
 contestant has its turn, and half the distance of the quartiles where there is any; of {COUNTED_ROUNDS} rounds for
-{bench.counter.name}.
+{bench.counter.name}. Time is wall time, beside that of "usual, Session" or, for events, of "usual, events" in
+the same round.
 
 {results(bench.samples, unit)}
 

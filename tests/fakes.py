@@ -11,6 +11,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 from end_conversation.deadline import Clock
+from end_conversation.errors import RecordUnavailable
 from end_conversation.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -74,6 +75,33 @@ class FakeTelemetry(Telemetry):
 
     def publish_failed(self, error: ResultNotPublished) -> None:
         self.unpublished.append(error)
+
+
+class FakeRecord:
+    """A table of one conversation that keeps the strongest result; it may be down, and is slow up to its limit."""
+
+    def __init__(self, clock: FakeClock, kept: Result | None = None, *, down: bool = False) -> None:
+        self._clock = clock
+        self.kept = kept
+        self.down = down
+        self.recalls = 0
+        self.keeps: list[Result] = []
+
+    def recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
+        self.recalls += 1
+        self._answer(deadline)
+        return self.kept
+
+    def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        self._answer(deadline)
+        self.keeps.append(result)
+        if self.kept is None or result.status == "ended" or (result.settled and self.kept.status != "ended"):
+            self.kept = result
+
+    def _answer(self, deadline: Deadline) -> None:
+        self._clock.advance(deadline.left() / 4)
+        if self.down:
+            raise RecordUnavailable("ResourceNotFoundException")
 
 
 class _Body(BytesIO):

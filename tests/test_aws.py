@@ -1,7 +1,9 @@
 """The connections to AWS: what they trust, what they cost, and how they fail."""
 
+import logging
 import ssl
 from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from typing import Any
 
 import boto3
@@ -142,3 +144,17 @@ def test_missing_credentials_are_not_asked_for_again(trust: Trust, monkeypatch: 
         ask(lambda: client.put_events(Entries=[{"Source": "s"}]), 2, clock)
 
     assert clock.slept == []
+
+
+def test_botocore_logs_nothing_of_a_conversation(
+    putting: Callable[[str], Put], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even where Lambda is told to log everything at DEBUG."""
+    log = BufferingHandler(capacity=1000)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    monkeypatch.setattr(logging.getLogger("botocore"), "propagate", True)
+    caplog.set_level(logging.DEBUG)
+    with FaultServer(TAKEN) as server:
+        putting(server.url)()
+
+    assert [record for record in log.buffer if record.name.startswith("botocore")] == []

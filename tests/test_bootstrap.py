@@ -102,6 +102,8 @@ def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
     [
         ("ALLOWED_DEPLOYMENT_IDS", ""),
         ("POWERTOOLS_LOG_LEVEL", "LOUD"),
+        ("POWERTOOLS_LOGGER_SAMPLE_RATE", "often"),
+        ("POWERTOOLS_DEBUG", "perhaps"),
         ("POWERTOOLS_TRACE_DISABLED", "perhaps"),
         ("POWERTOOLS_METRICS_DISABLED", ""),
         ("SSL_CERT_FILE", "/nowhere"),

@@ -136,7 +136,7 @@ def test_the_request_is_as_tavus_documents_it() -> None:
         *((status, "tavus_throttled", MAX_ATTEMPTS) for status in (423, 429)),
         *((status, "tavus_error", MAX_ATTEMPTS) for status in (408, 425, 500, 502, 503, 504, 506, 599)),
         *((status, "rejected/tavus_rejected", 1) for status in (501, 505)),
-        *((status, "tavus_unreachable", MAX_ATTEMPTS) for status in (101, 103, 600, 999)),
+        *((status, "tavus_unreachable", MAX_ATTEMPTS) for status in (101, 600, 999)),
     ],
 )
 def test_status(status: int, expected: str, attempts: int) -> None:
@@ -229,6 +229,9 @@ def test_a_body_that_does_not_say_ended(body: bytes) -> None:
     [
         pytest.param(ENDED.replace(b"1.1", b"1.0"), "ended", id="HTTP/1.0"),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + ENDED, "ended", id="100 before it"),
+        pytest.param(b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + ENDED, "ended", id="102s before it"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ENDED, "ended", id="103 before it"),
+        pytest.param(b"HTTP/1.1 199 Unheard Of\r\n\r\n" + ENDED, "ended", id="199 before it"),
         pytest.param((b"HTTP/1.1 200 OK\r\n\r\n" + ENDED_BODY, close), "ended", id="ended by closing"),
         pytest.param(CHUNKED + b"2c\r\n" + ENDED_BODY + b"\r\n0\r\n\r\n", "ended", id="one chunk"),
         pytest.param(CHUNKED + b"2c;a=b\r\n" + ENDED_BODY + b"\r\n0\r\nA: b\r\n\r\n", "ended", id="extension, trailer"),
@@ -300,6 +303,7 @@ def test_broken(reply: Reply) -> None:
         pytest.param((ENDED[:-40], drip(ENDED[-40:])), id="dripped body"),
         pytest.param((CHUNKED, endlessly(b"1\r\n \r\n", every=0.02)), id="dripped chunks"),
         pytest.param(endlessly(b"HTTP/1.1 100 Continue\r\n\r\n", every=0.01), id="100 flood"),
+        pytest.param(endlessly(b"HTTP/1.1 103 Early Hints\r\n\r\n", every=0.01), id="103 flood"),
         pytest.param((CHUNKED + b"0\r\n", endlessly(b"X-Trailer: 1\r\n", every=0.01)), id="endless trailers"),
         pytest.param((ENDED[:-1], hang), id="last byte missing"),
         pytest.param((b"HTTP/1.1 200 OK\r\n\r\n" + ENDED_BODY, hang), id="body without an end"),

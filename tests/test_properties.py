@@ -21,7 +21,6 @@ from end_conversation.conversation import Conversation, Result
 from end_conversation.deadline import Deadline
 from end_conversation.errors import (
     InvalidEvent,
-    RecordUnavailable,
     ResultNotPublished,
     TavusUnavailable,
     UnsupportedEvent,
@@ -30,7 +29,7 @@ from end_conversation.events import EventDoor
 from end_conversation.exchange import Answer
 from end_conversation.record import EndRecorded
 from end_conversation.tavus import BACKOFF_SECONDS, LEAST_SECONDS, MAX_ATTEMPTS, Tavus
-from tests.fakes import Context, FakeClock, FakeTelemetry
+from tests.fakes import Context, FakeClock, FakeRecord, FakeTelemetry
 from tests.fault_server import FaultServer, Peer, answer
 
 if TYPE_CHECKING:
@@ -181,29 +180,6 @@ def test_retry_after_is_seconds_or_nothing(value: str) -> None:
     assert unavailable.value.retry_after is None or unavailable.value.retry_after >= 0
 
 
-class FakeRecord:
-    """A table of one conversation that keeps the strongest result; it may be down, and slow up to its limit."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self.kept: Result | None = None
-        self.down = False
-
-    def recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        self._answer(deadline)
-        return self.kept
-
-    def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        self._answer(deadline)
-        if self.kept is None or result.status == "ended" or (result.settled and self.kept.status != "ended"):
-            self.kept = result
-
-    def _answer(self, deadline: Deadline) -> None:
-        self._clock.advance(deadline.left() / 4)
-        if self.down:
-            raise RecordUnavailable("down")
-
-
 @dataclass(frozen=True)
 class Delivery:
     """One delivery of the same event: what meets it."""
@@ -279,7 +255,7 @@ def test_the_stronger_of_record_and_answer_is_published(deliveries: list[Deliver
 
         strengths = [STRENGTH[kept.status] if kept else 0]
         if not delivery.table_down:
-            suspected = answered[0] == "unavailable" and may_have_ended(played)
+            suspected = answered[0] in {"unavailable", "rejected"} and may_have_ended(played)
             strengths.append(STRENGTH["unconfirmed" if suspected else answered[0]])
         assert (STRENGTH[record.kept.status] if record.kept else 0) == max(strengths)
 

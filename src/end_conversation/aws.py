@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
@@ -60,6 +61,8 @@ def client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> objec
     botocore's own HTTP session loads a CA bundle for each connection: its `_setup_ssl_cert` sets one on each, and
     urllib3 then loads it. That takes longer than all else that a first call does.
     """
+    # At DEBUG, which Lambda can set for every logger, botocore quotes what is sent and answered.
+    logging.getLogger("botocore").propagate = False
     # One layer retries, and it is ours. With `verify` said, botocore does not trip over variables that it would read.
     once = Config(retries={"total_max_attempts": 1, "mode": "standard"})
     made: Any = boto3.client(service, config=once, verify=True)

@@ -13,18 +13,22 @@ from end_conversation.errors import InvalidSetting, UnsupportedEvent
 from end_conversation.http import HttpDoor
 from end_conversation.settings import Settings
 from end_conversation.tavus import Tavus
-from end_conversation.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from end_conversation.conversation import End
     from end_conversation.events import EventDoor
+    from end_conversation.telemetry import Telemetry
 
 
 def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler that an environment asks for. Raises InvalidSetting."""
     settings = Settings.read(environ)
+    try:
+        from end_conversation.telemetry import Telemetry
+    except ValueError:
+        raise InvalidSetting("POWERTOOLS_DEBUG must be true or false") from None  # read as Powertools is imported
     clock = Clock()
     telemetry = Telemetry(environ)
     headers = {"User-Agent": "end-conversation/1"}

@@ -6,9 +6,9 @@ Standard library only: nothing here knows HTTP, Lambda or AWS.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -67,7 +67,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one invocation can truthfully say. A value, never an exception."""
+    """What one invocation can truthfully say. A value, never an exception.
+
+    `suspected` tells the record alone that an attempt before this refusal may have ended the conversation.
+    """
 
     status: Status
     reason: Reason | None
@@ -75,6 +78,7 @@ class Result:
     attempts: int
     tavus_status_code: int | None = None
     tavus_request_id: str | None = None
+    suspected: bool = False
 
     @property
     def settled(self) -> bool:
@@ -84,6 +88,12 @@ class Result:
     def outranks(self, other: Result) -> bool:
         """Whether this is the stronger truth: `ended` before `unconfirmed` before the others."""
         return _STRENGTH[self.status] > _STRENGTH[other.status]
+
+    def told(self) -> dict[str, Any]:
+        """Give the members that are published and kept."""
+        members = asdict(self)
+        del members["suspected"]
+        return members
 
 
 _STRENGTH = {Status.ENDED: 2, Status.UNCONFIRMED: 1, Status.NOT_FOUND: 0, Status.REJECTED: 0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ class EndedTable:
         """Write a result down unless a stronger one stands there. Raises RecordUnavailable."""
         members = {
             "conversation": _key(conversation),
-            **asdict(result),
+            **result.told(),
             "decided_at": result.decided_at.isoformat(),
             "expires_at": int((result.decided_at + TIME_TO_LIVE).timestamp()),
         }

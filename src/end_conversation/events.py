@@ -99,7 +99,7 @@ def _detail(conversation: Conversation, result: Result, trigger: Trigger) -> dic
     return {
         "version": "1",
         **asdict(conversation),
-        **asdict(result),
+        **result.told(),
         "decided_at": result.decided_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "trigger": asdict(trigger),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import BadStatusLine, HTTPResponse, IncompleteRead
 from io import BufferedReader
 from threading import Lock
@@ -89,11 +90,16 @@ class Exchange:
 
 
 class _WholeResponse(HTTPResponse):
-    """http.client takes the end of a connection for the end of the headers; here it is no answer."""
+    """An answer to its end: http.client takes the end of a connection for that of the headers, and a 103 for all."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.fp: BufferedReader = _WholeLines(self.fp.detach())
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # Of interim answers (RFC 9110, 15.2) http.client passes over 100 alone; after 101 there is no HTTP to read.
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed has no private methods
+        return version, HTTPStatus.CONTINUE if 101 < status < 200 else status, reason  # noqa: PLR2004 - as said above
 
 
 class _WholeLines(BufferedReader):

@@ -44,20 +44,27 @@ class EndRecorded:
             if known is not None and known.settled:
                 return known
             if known is None and unavailable.may_have_ended:
-                self._keep(conversation, self._suspicion(unavailable), deadline)
+                self._suspect(conversation, unavailable.attempts, deadline)
             raise
-        if result.status is not Status.ENDED:
-            known = self._recall(conversation, deadline)
-            if known is not None and known.outranks(result):
-                if known.settled:
-                    return known
-                result = replace(result, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
         if result.status in (Status.ENDED, Status.UNCONFIRMED):
             self._keep(conversation, result, deadline)
+        if result.status is Status.ENDED:
+            return result
+        # Asked once it is written: where another run was first with a stronger one, that stands there.
+        known = self._recall(conversation, deadline)
+        if known is None and result.suspected:
+            self._suspect(conversation, result.attempts, deadline)
+        if known is None or not known.outranks(result):
+            return result
+        if known.settled or not result.settled:
+            return known
+        result = replace(result, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
+        self._keep(conversation, result, deadline)
         return result
 
-    def _suspicion(self, unavailable: TavusUnavailable) -> Result:
-        return Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, self._clock.now(), unavailable.attempts)
+    def _suspect(self, conversation: Conversation, attempts: int, deadline: Deadline) -> None:
+        suspicion = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, self._clock.now(), attempts)
+        self._keep(conversation, suspicion, deadline)
 
     def _recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
         try:

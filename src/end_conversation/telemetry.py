@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.logging.exceptions import InvalidLoggerSamplingRateError
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.shared.functions import strtobool
 
@@ -45,6 +46,8 @@ class Telemetry:
                 raise InvalidSetting(f"{name} must be true or false") from None
         try:
             self._logger = Logger(service=service, utc=True, use_rfc3339=True, location=None)
+        except InvalidLoggerSamplingRateError:
+            raise InvalidSetting("POWERTOOLS_LOGGER_SAMPLE_RATE must be a number from 0 to 1") from None
         except ValueError:
             levels = "DEBUG, INFO, WARNING, ERROR or CRITICAL"
             raise InvalidSetting(f"POWERTOOLS_LOG_LEVEL must be {levels} (and so must LOG_LEVEL)") from None

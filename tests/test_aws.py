@@ -63,7 +63,7 @@ def test_no_connection_loads_a_ca_bundle(authority: trustme.CA, trust: Trust, pu
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_trust_is_what_was_given(trust: Trust, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """botocore, which would refuse this variable, isn't let read it: bootstrap has."""
+    """botocore, which would refuse an empty one, is not asked to read it."""
     monkeypatch.setenv(variable, "")
 
     assert aws.client("events", trust).meta.region_name == "us-east-1"

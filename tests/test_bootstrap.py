@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from end_conversation.bootstrap import bootstrap
-from end_conversation.errors import UnsupportedEvent
+from end_conversation.errors import TavusUnavailable, UnsupportedEvent
 from tests.cold_start import cold_start
 from tests.fakes import Context
 from tests.fault_server import FaultServer, answer, serving_tls
@@ -95,6 +95,39 @@ def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
     assert json.loads(entry["Detail"])["status"] == "ended"
     assert entry["TraceHeader"] == "Root=1-2-3"
     assert offered == ["http/1.1"]
+
+
+def test_tavus_has_to_show_its_own_name(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trusted certificate of another host gets no request; nor does it once AWS was reached by the same trust."""
+    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
+    ended = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
+    with (
+        FaultServer(ended, tls=serving_tls(authority, host="other.test")) as tavus,
+        FaultServer(answer(200, b"{}"), tls=serving_tls(authority)) as table,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table.url)
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url, "SSL_CERT_FILE": bundle}
+        handler = bootstrap(WITH_EVENTS | settings)
+        for _ in range(2):
+            with pytest.raises(TavusUnavailable, match="^tavus_unreachable after 1 attempts"):
+                handler(sample("session-timeout"), Context(60_000))
+
+    assert (tavus.connections, tavus.requests, len(table.requests)) == (2, [], 2)
+
+
+def test_a_ca_bundle_is_trusted_instead_of_the_systems(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names a file of their own trusts nobody else."""
+    authority.cert_pem.write_to_path(system := str(tmp_path / "system.pem"))
+    trustme.CA().cert_pem.write_to_path(own := str(tmp_path / "own.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", system)
+    with FaultServer(answer(404), tls=serving_tls(authority)) as tavus:
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        trusted = bootstrap(settings)(sample("http-api"), Context())
+        refused = bootstrap(settings | {"SSL_CERT_FILE": own})(sample("http-api"), Context())
+
+    assert (trusted["statusCode"], refused["statusCode"], len(tavus.requests)) == (404, 503, 1)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
-import ssl
 import threading
 import time
 import tracemalloc
@@ -21,6 +20,7 @@ import pytest
 import trustme
 
 from end_conversation.attempt import MAX_IDLE_SECONDS, Endpoint
+from end_conversation.bootstrap import trust
 from end_conversation.conversation import Conversation, Result
 from end_conversation.deadline import Clock, Deadline
 from end_conversation.errors import TavusUnavailable
@@ -44,6 +44,7 @@ from tests.fault_server import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -79,7 +80,8 @@ class Told:
 
 def client(url: str, clock: Clock) -> Tavus:
     """The client as bootstrap composes it, but for jitter, which is none."""
-    endpoint = Endpoint(Origin.parse(url), {"User-Agent": "end-conversation/1"}, ssl.create_default_context(), clock)
+    tls = trust("SSL_CERT_FILE", None)
+    endpoint = Endpoint(Origin.parse(url), {"User-Agent": "end-conversation/1"}, tls, clock)
     return Tavus(endpoint.post, clock, lambda least, _: least)
 
 

@@ -85,3 +85,11 @@ def test_the_newest_version_is_kept(trimmed: Path, service: str) -> None:
     assert [entry.name for entry in (trimmed / service).iterdir()] == [
         Loader().determine_latest_version(service, "service-2")
     ]
+
+
+@pytest.mark.parametrize("unused", ["boto3/data", "botocore/cacert.pem"])
+def test_what_is_never_read_is_left_out(trimmed: Path, unused: str) -> None:
+    """No resource of boto3's is made, and no CA bundle loaded but the one that Tavus is trusted by."""
+    installed = Path(botocore.__file__).parent.parent
+    assert (installed / unused).exists()
+    assert not (trimmed.parent.parent / unused).exists()

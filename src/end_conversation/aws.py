@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from end_conversation.deadline import Clock
 
-# A silent server is left after these, though whoever asked has long given up.
+# A silent server is left after these, so that a thread that was given up ends soon.
 CONNECT_SECONDS, READ_SECONDS = 1, 2
 PAUSE_SECONDS = 0.2
 
@@ -63,11 +63,11 @@ def client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> objec
     """
     # At DEBUG, which Lambda can set for every logger, botocore quotes what is sent and answered.
     logging.getLogger("botocore").propagate = False
-    # One layer retries, and it is ours. With `verify` said, botocore does not trip over variables that it would read.
+    # One layer retries, and it is ours. `verify` keeps botocore from reading AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE.
     once = Config(retries={"total_max_attempts": 1, "mode": "standard"})
     made: Any = boto3.client(service, config=once, verify=True)
-    # Not by a before-send handler, which would be asked beside moto's and not in its stead.
-    made._endpoint.http_session = _HttpSession(tls)  # noqa: SLF001 - there is no public way in
+    # A before-send handler could send too, but botocore calls all of them: under moto, which has one, ours would still.
+    made._endpoint.http_session = _HttpSession(tls)  # noqa: SLF001 - for the reason above
     return made
 
 
@@ -83,11 +83,9 @@ class _HttpSession:
         response: Any = self._pool.urlopen(
             request.method,
             request.url,
-            redirect=False,
             body=request.body,
             headers=request.headers,
             preload_content=False,
-            decode_content=False,
         )
         return AWSResponse(request.url, response.status, response.headers, response)
 
@@ -109,7 +107,7 @@ def ask[T](work: Callable[[], T], seconds: float, clock: Clock) -> T:
 
 def _ask_once[T](work: Callable[[], T], seconds: float) -> T:
     try:
-        return within(max(seconds, 0), work)
+        return within(seconds, work)
     except AwsRefused:
         raise
     except ClientError as error:
@@ -117,7 +115,7 @@ def _ask_once[T](work: Callable[[], T], seconds: float) -> T:
         http_status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise AwsRefused(code, may_pass=True if http_status >= 500 else None) from None  # noqa: PLR2004 - server errors
     except BotoCoreError as error:
-        # Credentials are missing, or a parameter is none: nothing was sent, nor would be.
+        # Credentials are missing or a parameter is invalid: nothing was sent, nor would be.
         raise AwsRefused(type(error).__name__, may_pass=False) from None
     except Exception as error:  # noqa: BLE001 - besides urllib3's, botocore's parser fails in any way
         raise AwsRefused(type(error).__name__, may_pass=True) from None

@@ -35,7 +35,7 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     if settings.tavus_origin is not None:
         headers["Origin"] = settings.tavus_origin
     # Loading a CA bundle is a third of a lean cold start: once, for Tavus and AWS alike, and not at each connection.
-    tls = _trust("SSL_CERT_FILE", settings.ssl_cert_file)
+    tls = trust("SSL_CERT_FILE", settings.ssl_cert_file)
     tavus = Tavus(Endpoint(settings.tavus_api_url, headers, tls, clock).post, clock, random.uniform)
     end = EndAllowed(telemetry.observe(tavus.end), settings.allowed_deployment_ids, clock)
     http_door = HttpDoor(end, telemetry, clock)
@@ -55,10 +55,11 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     return telemetry.instrument(handler)
 
 
-def _trust(variable: str, ca_bundle: str | None) -> ssl.SSLContext:
+def trust(variable: str, ca_bundle: str | None) -> ssl.SSLContext:
+    """Trust the CA certificates in a file that a variable names, else the system's. Raises InvalidSetting."""
     try:
         tls = ssl.create_default_context(cafile=ca_bundle)
-        # Of an empty name ssl makes its default, and OpenSSL nothing.
+        # Given an empty name ssl loads its defaults, and OpenSSL, where it is in the environment, none of them.
         useless = ca_bundle is not None and (not ca_bundle or tls.cert_store_stats()["x509"] == 0)
     except OSError:
         useless = True
@@ -80,7 +81,7 @@ def _event_door(
     from end_conversation.events import EventDoor
 
     if settings.aws_ca_bundle not in (None, settings.ssl_cert_file):
-        tls = _trust("AWS_CA_BUNDLE", settings.aws_ca_bundle)
+        tls = trust("AWS_CA_BUNDLE", settings.aws_ca_bundle)
     if settings.ended_table_name is not None:
         from end_conversation.dynamodb import EndedTable
         from end_conversation.record import EndRecorded

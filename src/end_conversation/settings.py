@@ -70,7 +70,7 @@ class Settings:
     def read(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings; an empty variable counts as unset, as CloudFormation passes an empty parameter.
 
-        But not of the CA bundles: to OpenSSL and boto3, which read these too, an empty one is none.
+        Not so a CA bundle: OpenSSL, which reads SSL_CERT_FILE too, would trust nobody, and botocore refuses.
         """
         return cls(
             tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),

@@ -17,6 +17,7 @@ GUIDED ?= $(if $(shell grep parameter_overrides samconfig.toml),,yes)
 PYTHON := .venv/bin/python -u
 DEV := .venv/installed
 LOCAL_AWS := .venv-sam/installed .venv-ministack/installed
+RUNTIME := .venv-runtime/installed
 SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli sam
 # A release that somebody slipped something into is mostly found out within days: take none that is younger.
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --exclude-newer '7 days' \
@@ -51,7 +52,7 @@ soak: $(DEV) $(LOCAL_AWS) ## Let 1,000 session timeouts meet a Tavus that fails 
 	@$(PYTHON) -m local.soak
 
 .PHONY: test
-test: $(DEV) $(LOCAL_AWS) .venv-checkov/installed ## Run every check that needs no browser
+test: $(DEV) $(LOCAL_AWS) $(RUNTIME) .venv-checkov/installed ## Run every check that needs no browser
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
@@ -65,7 +66,7 @@ mutate: .venv-mutate/installed ## Break the room, the client and both doors in h
 	.venv-mutate/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) .venv-sam/installed ## Measure starts and calls beside what people usually write; takes a quarter of an hour
+bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure starts and calls beside what people usually write; takes a quarter of an hour
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
@@ -95,6 +96,7 @@ sbom: $(DEV) ## List what is deployed, as CycloneDX: .aws-sam/sbom.cdx.json
 lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=--upgrade takes the newest
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(LOCK) pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --group runtime --output-file local/requirements-runtime.txt
 	$(LOCK) --group usual --output-file bench/contestants/requirements.txt
 	$(LOCK) --group sam --output-file local/requirements-sam.txt
 	$(LOCK) --group ministack --output-file local/requirements-ministack.txt
@@ -103,10 +105,11 @@ lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=-
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-runtime .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed: requirements-dev.txt
+.venv-runtime/installed: local/requirements-runtime.txt
 .venv-sam/installed: local/requirements-sam.txt
 .venv-ministack/installed: local/requirements-ministack.txt
 .venv-checkov/installed: local/requirements-checkov.txt

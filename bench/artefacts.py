@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SOURCES = ROOT / "bench/contestants"
 _FOLDER = ROOT / ".aws-sam/bench"
+FLOOR = _FOLDER / "floor"
 _EVENTS = {"EVENT_BUS_NAME": "default"}
 
 
@@ -52,23 +53,18 @@ def contestants() -> list[Contestant]:
     build()
     with step("Installing the other contestants"):
         shutil.rmtree(_FOLDER, ignore_errors=True)
-        floor, usual = _FOLDER / "floor", _FOLDER / "usual"
-        shutil.copytree(BUILT / "HttpFunction", floor, ignore=shutil.ignore_patterns("end_conversation"))
+        usual = _FOLDER / "usual"
+        shutil.copytree(BUILT / "HttpFunction", FLOOR, ignore=shutil.ignore_patterns("end_conversation"))
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
         run([*pip, "--target", usual, "--requirement", _SOURCES / "requirements.txt"], os.environ)
-        for code, programs in {floor: ("empty.py", "floor.py"), usual: ("usual.py",)}.items():
+        for code, programs in {FLOOR: ("empty.py", "floor.py"), usual: ("usual.py",)}.items():
             for program in programs:
                 shutil.copy(_SOURCES / program, code)
             add_byte_code(code)
-    return taking_part(floor, usual)
-
-
-def taking_part(floor: Path, usual: Path) -> list[Contestant]:
-    """All of them: ours as last built, the others in these folders."""
     end, ended = "end_conversation.handler.handler", {"ENDED_TABLE_NAME": "ended"}
     return [
-        Contestant("empty", floor, "empty.handler", "http"),
-        Contestant("floor", floor, "floor.handler", "http"),
+        Contestant("empty", FLOOR, "empty.handler", "http"),
+        Contestant("floor", FLOOR, "floor.handler", "http"),
         Contestant("ours", BUILT / "HttpFunction", end, "http"),
         Contestant("usual, post", usual, "usual.handler", "http", _EVENTS),
         Contestant("usual, Session", usual, "usual.handler", "http", _EVENTS | {"KEEP_SESSION": "true"}),

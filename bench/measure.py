@@ -7,17 +7,18 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.artefacts import FLOOR
 from bench.sandbox import Sandbox
 from local.process import AWS_CLIENT, ROOT, clean_environment
+from local.runtime import LAMBDA_RUNTIME
 from local.session import DEPLOYMENT_ID, request_for, timeout_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from bench.artefacts import Contestant
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
 type Samples = defaultdict[str, dict[str, list[float]]]
 
 BURST, MANY = 50, 10_000
-# Calls before counting ends: to tell the start, the first call, a warm one, and the second from later ones.
-CALLS, MORE_CALLS = (0, 1, 21), (2, 101)
+# After how many calls work is counted: to tell the start, the first call, a warm one, and the second from later ones.
+CALLS, MORE_CALLS = (0, 1, 21), (0, 1, 2, 21, 101)
 
 
 @dataclass(frozen=True)
 class Counter:
-    """What counts a process' work: a tool to run it under, or else its own processor time."""
+    """What counts a process' work: a tool to run it under, or else its own processor time. Few rounds do for a tool."""
 
     name: str
     unit: str
+    rounds: int
     command: Sequence[str] = ()
     pattern: str = ""
 
@@ -47,12 +49,25 @@ class Counter:
             subprocess.run([*perf, "true"], check=False, capture_output=True)
             pattern = r"(?m)^(\d+),.*instructions:u"
             if report.exists() and re.search(pattern, report.read_text()):
-                return cls("user-mode instructions, by perf", "M instructions", perf, pattern)
+                return cls("user-mode instructions, by perf", "M instructions", 2, perf, pattern)
         if shutil.which("valgrind"):
             quiet = ["--cache-sim=no", "--cachegrind-out-file=/dev/null", f"--log-file={report}"]
             valgrind = ["valgrind", "--tool=cachegrind", *quiet]
-            return cls("user-mode instructions, by Valgrind", "M instructions", valgrind, r"I +refs: +([\d,]+)")
-        return cls("processor time, as nothing here counts instructions", "ms of processor")
+            return cls("user-mode instructions, by Valgrind", "M instructions", 2, valgrind, r"I +refs: +([\d,]+)")
+        return cls("processor time, as neither perf nor Valgrind counts instructions here", "ms of processor", 9)
+
+
+def figures(work: Mapping[int, float]) -> dict[str, float]:
+    """What a start and a call cost, given the work after so many calls, as CALLS or MORE_CALLS has them."""
+    found = {
+        "start": work[0],
+        "start to first answer": work[1],
+        "first call": work[1] - work[0],
+        "warm call": (work[21] - work[1]) / 20,
+    }
+    if 101 in work:  # noqa: PLR2004 - a key, said above
+        found["second call / 22nd to 101st"] = (work[2] - work[1]) / ((work[101] - work[21]) / 80)
+    return found
 
 
 class Bench:
@@ -69,9 +84,9 @@ class Bench:
         """Time a start, a first call and those that follow at once; count connections and CA bundles."""
         self._world.count()
         take = self._taker(contestant)
-        with self._sandbox(contestant) as sandbox:
+        with self.sandbox(contestant) as sandbox:
             take("memory at start, MiB", sandbox.memory("VmHWM"))
-            costs = [self._call(sandbox, contestant, number) for number in range(BURST)]
+            costs = [self.call(sandbox, contestant, number) for number in range(BURST)]
         connections, loaded = self._world.count()
         take("start, ms", sandbox.start)
         take("start to first answer, ms", sandbox.start + costs[0])
@@ -81,39 +96,35 @@ class Bench:
 
     def throttled(self, contestant: Contestant) -> None:
         """Time a first call with the share of a processor that Lambda gives at 128 MB; the start has a whole one."""
-        with self._sandbox(contestant) as sandbox, sandbox.throttled():
-            milliseconds = self._call(sandbox, contestant, 0)
+        with self.sandbox(contestant) as sandbox, sandbox.throttled():
+            milliseconds = self.call(sandbox, contestant, 0)
         self._taker(contestant)("first call at 128 MB, ms", milliseconds)
 
     def counted(self, contestant: Contestant) -> None:
-        """Count a start and calls, as differences of whole runs."""
-        work = {calls: self._work(contestant, calls) for calls in CALLS}
-        take, unit = self._taker(contestant), self.counter.unit
-        take(f"start, {unit}", work[0])
-        take(f"start to first answer, {unit}", work[1])
-        take(f"first call, {unit}", work[1] - work[0])
-        take(f"warm call, {unit}", (work[21] - work[1]) / 20)
-        if not contestant.name.startswith("usual"):
-            more = {calls: self._work(contestant, calls) for calls in MORE_CALLS}
-            take("second call / 22nd to 101st", (more[2] - work[1]) / (more[101] - work[21]) * 80)
+        """Count a start and calls."""
+        calls = CALLS if contestant.name.startswith("usual") else MORE_CALLS
+        work = self._tooled(contestant, calls) if self.counter.command else self._clocked(contestant, calls)
+        for measure, value in figures(work).items():
+            self._taker(contestant)(measure if "/" in measure else f"{measure}, {self.counter.unit}", value)
 
     def raw(self) -> None:
         """Count one call of urllib3 alone, on a connection kept."""
-        few, many = (self._raw_work(calls) for calls in (1, 21))
-        self.samples[f"warm call, {self.counter.unit}"]["raw urllib3"].append((many - few) / 20)
+        calls = 20 if self.counter.command else 2000  # a start's own time varies more than few calls take
+        few, many = self._raw_work(1), self._raw_work(1 + calls)
+        self.samples[f"warm call, {self.counter.unit}"]["raw urllib3"].append((many - few) / calls)
 
     def endure(self, contestant: Contestant) -> None:
         """See what is resident as calls go by."""
-        with self._sandbox(contestant) as sandbox:
+        with self.sandbox(contestant) as sandbox:
             for number in range(1, MANY + 1):
-                self._call(sandbox, contestant, number)
+                self.call(sandbox, contestant, number)
                 if number in (MANY // 10, MANY):
                     self._taker(contestant)(f"memory after {number:,} calls, MiB", sandbox.memory("VmRSS"))
 
     def _taker(self, contestant: Contestant) -> Any:
         return lambda measure, value: self.samples[measure][contestant.name].append(value)
 
-    def _sandbox(self, contestant: Contestant, command: Sequence[str] = ()) -> Sandbox:
+    def sandbox(self, contestant: Contestant, command: Sequence[str] = ()) -> Sandbox:
         variables = clean_environment(
             **AWS_CLIENT,
             **self._world.environment,
@@ -131,7 +142,7 @@ class Bench:
         )
         return Sandbox(command, contestant.code, variables, self._scratch / "log")
 
-    def _call(self, sandbox: Sandbox, contestant: Contestant, number: int) -> float:
+    def call(self, sandbox: Sandbox, contestant: Contestant, number: int) -> float:
         """Milliseconds until an answer, which must be the right one. Raises RuntimeError where it is not."""
         event = (request_for if contestant.door == "http" else timeout_of)(f"c{number}")
         answer, milliseconds = sandbox.call(json.dumps(event).encode())
@@ -139,23 +150,37 @@ class Bench:
             raise RuntimeError(f"{contestant.name} answered {answer!r}")
         return milliseconds
 
-    def _work(self, contestant: Contestant, calls: int) -> float:
-        with self._sandbox(contestant, self.counter.command) as sandbox:
-            for number in range(calls):
-                self._call(sandbox, contestant, number)
-            processor = sandbox.processor()
-        return self._counted(processor)
+    def _tooled(self, contestant: Contestant, calls: Sequence[int]) -> dict[int, float]:
+        """Work after so many calls, each of a run of its own: a tool counts whole ones."""
+        work = {}
+        for end in calls:
+            with self.sandbox(contestant, self.counter.command) as sandbox:
+                for number in range(end):
+                    self.call(sandbox, contestant, number)
+            work[end] = self._counted()
+        return work
+
+    def _clocked(self, contestant: Contestant, calls: Sequence[int]) -> dict[int, float]:
+        """Work after so many calls, all of one run: two starts differ by more than a call takes."""
+        work = {}
+        with self.sandbox(contestant) as sandbox:
+            for number in range(calls[-1]):
+                work[number] = sandbox.processor()
+                self.call(sandbox, contestant, number)
+            work[calls[-1]] = sandbox.processor()
+        return {end: work[end] for end in calls}
 
     def _raw_work(self, calls: int) -> float:
-        command = [*self.counter.command, sys.executable, str(ROOT / "bench/contestants/raw.py"), str(calls)]
+        command = [*self.counter.command, LAMBDA_RUNTIME[0], str(ROOT / "bench/contestants/raw.py"), str(calls)]
+        variables = clean_environment(**self._world.environment, PYTHONHASHSEED="0", PYTHONPATH=str(FLOOR))
         before = _children()
-        subprocess.run(command, check=True, env=clean_environment(**self._world.environment, PYTHONHASHSEED="0"))
-        return self._counted(_children() - before)
+        subprocess.run(command, check=True, env=variables)
+        return self._counted() if self.counter.command else _children() - before
 
-    def _counted(self, processor: float) -> float:
-        """Millions of instructions, where there is a tool to count them, or else the processor time."""
-        found = re.search(self.counter.pattern, self._report.read_text()) if self.counter.command else None
-        return int(found[1].replace(",", "")) / 1e6 if found else processor
+    def _counted(self) -> float:
+        """Millions of instructions, as the tool reports them."""
+        [found] = re.findall(self.counter.pattern, self._report.read_text())
+        return int(found.replace(",", "")) / 1e6
 
 
 def _children() -> float:

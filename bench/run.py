@@ -13,7 +13,7 @@ from bench.world import World
 from local.console import step
 from local.process import ROOT, ProcessFailed, interrupt_once
 
-ROUNDS, COUNTED_ROUNDS = 9, 2
+ROUNDS = 9
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def measured(bench: Bench) -> Bench:
             for contestant in everyone:
                 bench.burst(contestant)
                 bench.throttled(contestant)
-    for number in range(1, COUNTED_ROUNDS + 1):
-        with step(f"Counting {bench.counter.name}: round {number} of {COUNTED_ROUNDS}"):
+    for number in range(1, bench.counter.rounds + 1):
+        with step(f"Counting {bench.counter.name}: round {number} of {bench.counter.rounds}"):
             for contestant in everyone:
                 bench.counted(contestant)
             bench.raw()
@@ -56,7 +56,7 @@ def report(bench: Bench) -> None:
     text = f"""# Measured
 
 By `make bench` on {machine()}. Medians of {ROUNDS} rounds, in each of which every
-contestant has its turn, and half the distance of the quartiles where there is any; of {COUNTED_ROUNDS} rounds for
+contestant has its turn, and half the interquartile range where it is 1 % or more; of {bench.counter.rounds} rounds for
 {bench.counter.name}. Time is wall time, beside that of "usual, Session" or, for events, of "usual, events" in
 the same round.
 

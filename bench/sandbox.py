@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +14,15 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 from local.process import stop
+from local.runtime import LAMBDA_RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 WAIT_SECONDS = 120
-# Lambda's share of a processor at 128 MB, and the period in which it deals out shares.
-SHARE, PERIOD = 128 / 1769, 0.02
+# Lambda's share of a processor at 128 MB, and the seconds that a slice of it lasts here. Lambda's own last longer: with
+# them, as many short calls would be done within their first slice as just miss it.
+SHARE, SLICE = 128 / 1769, 0.0005
 
 
 class Sandbox:
@@ -33,7 +34,7 @@ class Sandbox:
     def __init__(self, command: Sequence[str], code: Path, environment: Mapping[str, str], log: Path) -> None:
         self._api = _Api(("127.0.0.1", 0), _Handler)
         Thread(target=self._api.serve_forever, args=(0.05,), daemon=True).start()
-        runtime = [sys.executable, "-m", "awslambdaric", environment["_HANDLER"]]
+        runtime = [*LAMBDA_RUNTIME, environment["_HANDLER"]]
         address = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}"}
         self._log = log
         begun = time.perf_counter()
@@ -77,13 +78,16 @@ class Sandbox:
 
     @contextmanager
     def throttled(self) -> Iterator[None]:
-        """Leave the process the share of a processor that Lambda gives at 128 MB: a slice of each period."""
+        """Leave the process the share of a processor that Lambda gives at 128 MB: it pays for each slice by a pause."""
         over = Event()
 
         def deal() -> None:
-            while not over.wait(SHARE * PERIOD):
+            begun, worked = time.perf_counter(), self.processor()
+            while not over.wait(SLICE):
                 os.kill(self._pid, signal.SIGSTOP)
-                over.wait((1 - SHARE) * PERIOD)
+                spent = (self.processor() - worked) / 1000
+                over.wait(max(spent / SHARE - (time.perf_counter() - begun), 0))
+                begun, worked = time.perf_counter(), self.processor()
                 os.kill(self._pid, signal.SIGCONT)
 
         dealer = Thread(target=deal)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from local.process import AWS_CLIENT, ROOT, clean_environment, free_port, servin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LAMBDA_RUNTIME = (str(ROOT / ".venv-runtime/bin/python"), "-m", "awslambdaric")
 EMULATOR = ROOT / f".venv-sam/lib/python3.13/site-packages/samcli/local/rapid/aws-lambda-rie-{ARCHITECTURE}"
 
 _INVOKE = "/2015-03-31/functions/function/invocations"
@@ -60,7 +60,7 @@ def sandbox(
         **environment,
     )
     emulator = [EMULATOR, "--runtime-interface-emulator-address", f"127.0.0.1:{port}", "--runtime-api-address"]
-    runtime = [sys.executable, "-m", "awslambdaric", "end_conversation.handler.handler"]
+    runtime = [*LAMBDA_RUNTIME, "end_conversation.handler.handler"]
     tracing = nullcontext(runtime_api) if trace_header is None else _tracing(runtime_api, trace_header)
     with TemporaryDirectory(prefix="end-conversation-") as scratch, tracing as traced_api:
         log = Path(scratch) / "log"

@@ -66,7 +66,7 @@ mutate: .venv-mutate/installed ## Break the room, the client and both doors in h
 	.venv-mutate/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure starts and calls beside what people usually write; takes a quarter of an hour
+bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure starts and calls beside what people usually write; takes about ten minutes
 	@$(PYTHON) -m bench.run
 
 .PHONY: build

@@ -178,9 +178,11 @@ class Bench:
         return self._counted() if self.counter.command else _children() - before
 
     def _counted(self) -> float:
-        """Millions of instructions, as the tool reports them."""
-        [found] = re.findall(self.counter.pattern, self._report.read_text())
-        return int(found.replace(",", "")) / 1e6
+        """Millions of instructions; perf reports them for each kind of core. Raises RuntimeError for none."""
+        found = re.findall(self.counter.pattern, report := self._report.read_text())
+        if not found:
+            raise RuntimeError(f"no instructions are counted in {report!r}")
+        return sum(int(number.replace(",", "")) for number in found) / 1e6
 
 
 def _children() -> float:

@@ -39,7 +39,8 @@ def _cell(values: list[float]) -> str:
     middle = median(values)
     low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else (middle,) * 3
     spread = round((high - low) / 2 / middle * 100) if middle else 0
-    digits = 0 if middle >= 100 or middle.is_integer() else 2  # noqa: PLR2004 - three figures say enough
+    # Three figures say enough, and two where there is little.
+    digits = 0 if middle >= 100 or middle.is_integer() else 2 if middle >= 0.1 else 4  # noqa: PLR2004 - as said above
     return f"{middle:,.{digits}f}" + (f" ±{spread} %" if spread else "")
 
 

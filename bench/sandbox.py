@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 WAIT_SECONDS = 120
-# Lambda's share of a processor at 128 MB, and the seconds that a slice of it lasts here. Lambda's own last longer: with
-# them, as many short calls would be done within their first slice as just miss it.
+# Lambda's share of a processor at 128 MB, and the seconds that a slice of it lasts here. Lambda's own come every 20 ms
+# or so; with them a short call's time would tell little but when in a slice it had begun.
 SHARE, SLICE = 128 / 1769, 0.0005
 
 
@@ -85,9 +85,10 @@ class Sandbox:
             begun, worked = time.perf_counter(), self.processor()
             while not over.wait(SLICE):
                 os.kill(self._pid, signal.SIGSTOP)
-                spent = (self.processor() - worked) / 1000
-                over.wait(max(spent / SHARE - (time.perf_counter() - begun), 0))
-                begun, worked = time.perf_counter(), self.processor()
+                # What is still done while the signal is on its way counts in the next slice.
+                spent, worked = (now := self.processor()) - worked, now
+                over.wait(max(spent / 1000 / SHARE - (time.perf_counter() - begun), 0))
+                begun = time.perf_counter()
                 os.kill(self._pid, signal.SIGCONT)
 
         dealer = Thread(target=deal)

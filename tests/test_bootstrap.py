@@ -136,6 +136,8 @@ def test_a_ca_bundle_is_trusted_instead_of_the_systems(
         ("ALLOWED_DEPLOYMENT_IDS", ""),
         ("POWERTOOLS_LOG_LEVEL", "LOUD"),
         ("POWERTOOLS_LOGGER_SAMPLE_RATE", "often"),
+        ("POWERTOOLS_LOGGER_SAMPLE_RATE", "2"),
+        ("POWERTOOLS_LOGGER_SAMPLE_RATE", "nan"),
         ("POWERTOOLS_DEBUG", "perhaps"),
         ("POWERTOOLS_TRACE_DISABLED", "perhaps"),
         ("POWERTOOLS_METRICS_DISABLED", ""),

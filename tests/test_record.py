@@ -74,22 +74,30 @@ def test_a_redelivery_after_a_crash_tells_the_stronger_truth(outcome: Result, ke
     assert end(outcome, record_of(kept)) == (kept, [])
 
 
-@pytest.mark.parametrize("outcome", [NOT_FOUND, REJECTED])
+@pytest.mark.parametrize("outcome", [NOT_FOUND, REJECTED, replace(REJECTED, may_have_ended=True)])
 def test_a_suspicion_makes_a_refusal_unconfirmed(outcome: Result) -> None:
     """Three resets, raised, redelivered with 404: an earlier attempt may have done it, and now an answer settled it."""
     record = record_of(SUSPECTED)
-    settled = replace(outcome, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
+    settled = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 1, outcome.tavus_status_code)
 
     assert end(outcome, record) == (settled, [])
     assert record.keeps == [settled]
 
 
 def test_ended_outranks_an_unconfirmed_redelivery() -> None:
-    """The stronger record is not weakened; and as it is asked after the writing, it may be that of a run beside us."""
-    record = record_of(ENDED)
+    """What was known before is not weakened by a redelivery."""
+    assert end(UNEXPECTED, record_of(ENDED)) == (ENDED, [])
 
-    assert end(UNEXPECTED, record) == (ENDED, [])
-    assert record.kept == ENDED
+
+def test_ended_outranks_an_unconfirmed_run_beside_it() -> None:
+    """Whoever comes second to write learns what the first wrote."""
+
+    class Raced(FakeRecord):
+        def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+            self.kept = ENDED
+            super().keep(conversation, result, deadline)
+
+    assert end(UNEXPECTED, Raced(FakeClock())) == (ENDED, [])
 
 
 @pytest.mark.parametrize("outcome", [MAYBE, NEVER])
@@ -120,7 +128,7 @@ def test_a_suspicion_is_written_down_before_raising() -> None:
 def test_a_suspicion_is_written_down_before_a_refusal_is_told() -> None:
     """A 500 and then a 403 is a refusal; redelivered with 404, it will say unconfirmed and not not_found."""
     record = record_of()
-    refused = replace(REJECTED, attempts=2, suspected=True)
+    refused = replace(REJECTED, attempts=2, may_have_ended=True)
 
     assert end(refused, record) == (refused, [])
 

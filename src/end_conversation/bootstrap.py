@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler that an environment asks for. Raises InvalidSetting."""
     settings = Settings.read(environ)
-    try:
-        from end_conversation.telemetry import Telemetry
-    except ValueError:
-        raise InvalidSetting("POWERTOOLS_DEBUG must be true or false") from None  # read as Powertools is imported
+    # Only now, as Powertools reads a setting of its own when it is imported.
+    from end_conversation.telemetry import Telemetry
+
     clock = Clock()
     telemetry = Telemetry(environ)
     headers = {"User-Agent": "end-conversation/1"}

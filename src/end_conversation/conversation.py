@@ -69,7 +69,7 @@ class Conversation:
 class Result:
     """What one invocation can truthfully say. A value, never an exception.
 
-    `suspected` tells the record alone that an attempt before this refusal may have ended the conversation.
+    `may_have_ended` tells the record alone that an attempt before this refusal may have ended the conversation.
     """
 
     status: Status
@@ -78,7 +78,7 @@ class Result:
     attempts: int
     tavus_status_code: int | None = None
     tavus_request_id: str | None = None
-    suspected: bool = False
+    may_have_ended: bool = False
 
     @property
     def settled(self) -> bool:
@@ -92,7 +92,7 @@ class Result:
     def told(self) -> dict[str, Any]:
         """Give the members that are published and kept."""
         members = asdict(self)
-        del members["suspected"]
+        del members["may_have_ended"]
         return members
 
 

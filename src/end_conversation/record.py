@@ -52,13 +52,13 @@ class EndRecorded:
             return result
         # Asked once it is written: where another run was first with a stronger one, that stands there.
         known = self._recall(conversation, deadline)
-        if known is None and result.suspected:
+        if known is None and result.may_have_ended:
             self._suspect(conversation, result.attempts, deadline)
         if known is None or not known.outranks(result):
             return result
         if known.settled or not result.settled:
             return known
-        result = replace(result, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
+        result = replace(result, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT, may_have_ended=False)
         self._keep(conversation, result, deadline)
         return result
 

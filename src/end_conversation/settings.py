@@ -17,6 +17,14 @@ _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
 _BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
 _SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
+_BOOLEAN = {"1", "y", "yes", "t", "true", "on", "0", "n", "no", "f", "false", "off"}
+_SWITCHES = {
+    "POWERTOOLS_DEBUG",
+    "POWERTOOLS_DEV",
+    "POWERTOOLS_LOG_DEDUPLICATION_DISABLED",
+    "POWERTOOLS_METRICS_DISABLED",
+    "POWERTOOLS_TRACE_DISABLED",
+}
 _TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
 
 
@@ -72,6 +80,7 @@ class Settings:
 
         Not so a CA bundle: OpenSSL, which reads SSL_CERT_FILE too, would trust nobody, and botocore refuses.
         """
+        _check_powertools(environ)
         return cls(
             tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),
             tavus_origin=_sent_origin(environ.get("TAVUS_ORIGIN") or None),
@@ -83,6 +92,19 @@ class Settings:
             ssl_cert_file=environ.get("SSL_CERT_FILE"),
             aws_ca_bundle=environ.get("AWS_CA_BUNDLE"),
         )
+
+
+def _check_powertools(environ: Mapping[str, str]) -> None:
+    """Refuse what Powertools would refuse in words of its own: the switches as its `strtobool` reads them."""
+    for name in _SWITCHES & environ.keys():
+        if environ[name].lower() not in _BOOLEAN:
+            raise InvalidSetting(f"{name} must be true or false")
+    try:
+        right = 0 <= float(environ.get("POWERTOOLS_LOGGER_SAMPLE_RATE") or 0) <= 1
+    except ValueError:
+        right = False
+    if not right:
+        raise InvalidSetting("POWERTOOLS_LOGGER_SAMPLE_RATE must be a number from 0 to 1")
 
 
 def _api_url(text: str) -> Origin:

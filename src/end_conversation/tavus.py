@@ -87,8 +87,8 @@ class Tavus:
                 verdict = Status.NOT_FOUND, None
             case _:
                 verdict = Status.REJECTED, Reason.TAVUS_REJECTED
-        suspected = earlier and verdict[0] is Status.REJECTED
-        return Result(*verdict, self._clock.now(), attempts, answer.status_code, _request_id(answer), suspected)
+        may_have_ended = earlier and verdict[0] is Status.REJECTED
+        return Result(*verdict, self._clock.now(), attempts, answer.status_code, _request_id(answer), may_have_ended)
 
     def _retry_after(self, answer: Answer) -> float | None:
         """Seconds that Tavus asks to wait, as whole seconds or a date (RFC 9110, 10.2.3); None for junk or the past."""

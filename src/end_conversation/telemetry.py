@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
-from aws_lambda_powertools.logging.exceptions import InvalidLoggerSamplingRateError
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.shared.functions import strtobool
 
 from end_conversation.conversation import Status
 from end_conversation.errors import InvalidSetting, TavusUnavailable
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
 
     type Door = Literal["http", "event"]
 
-_SWITCHES = {
-    "POWERTOOLS_DEV",
-    "POWERTOOLS_LOG_DEDUPLICATION_DISABLED",
-    "POWERTOOLS_METRICS_DISABLED",
-    "POWERTOOLS_TRACE_DISABLED",
-}
 _ORIGIN_HINT = "Tavus may check the Origin: set TAVUS_ORIGIN to one that the deployment allows"
 
 
@@ -39,15 +31,8 @@ class Telemetry:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
-        for name in _SWITCHES & environ.keys():
-            try:
-                strtobool(environ[name])
-            except ValueError:
-                raise InvalidSetting(f"{name} must be true or false") from None
         try:
             self._logger = Logger(service=service, utc=True, use_rfc3339=True, location=None)
-        except InvalidLoggerSamplingRateError:
-            raise InvalidSetting("POWERTOOLS_LOGGER_SAMPLE_RATE must be a number from 0 to 1") from None
         except ValueError:
             levels = "DEBUG, INFO, WARNING, ERROR or CRITICAL"
             raise InvalidSetting(f"POWERTOOLS_LOG_LEVEL must be {levels} (and so must LOG_LEVEL)") from None

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 type Samples = defaultdict[str, dict[str, list[float]]]
 
+# A tool counts nearly the same each time; a clock does not.
+ROUNDS, TOOL_ROUNDS = 9, 2
 BURST, MANY = 50, 10_000
 # After how many calls work is counted: to tell the start, the first call, a warm one, and the second from later ones.
 CALLS, MORE_CALLS = (0, 1, 21), (0, 1, 2, 21, 101)
@@ -33,13 +35,17 @@ CALLS, MORE_CALLS = (0, 1, 21), (0, 1, 2, 21, 101)
 
 @dataclass(frozen=True)
 class Counter:
-    """What counts a process' work: a tool to run it under, or else its own processor time. Few rounds do for a tool."""
+    """What counts a process' work: a tool to run it under, or else its own processor time."""
 
     name: str
     unit: str
-    rounds: int
     command: Sequence[str] = ()
     pattern: str = ""
+
+    @property
+    def rounds(self) -> int:
+        """How often to count."""
+        return TOOL_ROUNDS if self.command else ROUNDS
 
     @classmethod
     def of_this_machine(cls, report: Path) -> Counter:
@@ -49,12 +55,12 @@ class Counter:
             subprocess.run([*perf, "true"], check=False, capture_output=True)
             pattern = r"(?m)^(\d+),.*instructions:u"
             if report.exists() and re.search(pattern, report.read_text()):
-                return cls("user-mode instructions, by perf", "M instructions", 2, perf, pattern)
+                return cls("user-mode instructions, by perf", "M instructions", perf, pattern)
         if shutil.which("valgrind"):
             quiet = ["--cache-sim=no", "--cachegrind-out-file=/dev/null", f"--log-file={report}"]
             valgrind = ["valgrind", "--tool=cachegrind", *quiet]
-            return cls("user-mode instructions, by Valgrind", "M instructions", 2, valgrind, r"I +refs: +([\d,]+)")
-        return cls("processor time, as neither perf nor Valgrind counts instructions here", "ms of processor", 9)
+            return cls("user-mode instructions, by Valgrind", "M instructions", valgrind, r"I +refs: +([\d,]+)")
+        return cls("processor time, as neither perf nor Valgrind counts instructions here", "ms of processor")
 
 
 def figures(work: Mapping[int, float]) -> dict[str, float]:
@@ -121,10 +127,8 @@ class Bench:
                 if number in (MANY // 10, MANY):
                     self._taker(contestant)(f"memory after {number:,} calls, MiB", sandbox.memory("VmRSS"))
 
-    def _taker(self, contestant: Contestant) -> Any:
-        return lambda measure, value: self.samples[measure][contestant.name].append(value)
-
     def sandbox(self, contestant: Contestant, command: Sequence[str] = ()) -> Sandbox:
+        """Start a fresh sandbox of a contestant, under a tool where one is given."""
         variables = clean_environment(
             **AWS_CLIENT,
             **self._world.environment,
@@ -149,6 +153,9 @@ class Bench:
         if (b'"statusCode": 200' if contestant.door == "http" else b"null") not in answer:
             raise RuntimeError(f"{contestant.name} answered {answer!r}")
         return milliseconds
+
+    def _taker(self, contestant: Contestant) -> Any:
+        return lambda measure, value: self.samples[measure][contestant.name].append(value)
 
     def _tooled(self, contestant: Contestant, calls: Sequence[int]) -> dict[int, float]:
         """Work after so many calls, each of a run of its own: a tool counts whole ones."""

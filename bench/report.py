@@ -80,16 +80,14 @@ def targets(samples: Samples, unit: str) -> str:
         ("zip, MB", of("zip, MB"), 8),
     ]
     return _table(
-        ["", "measured", "target", ""],
-        [
-            [
-                what,
-                f"{found:.2f}",
-                *(["", ""] if limit is None else [f"≤ {limit:g}", "met" if found <= limit else "missed"]),
-            ]
-            for what, found, limit in rows
-        ],
+        ["", "measured", "target", ""], [[what, f"{found:.2f}", *_verdict(found, limit)] for what, found, limit in rows]
     )
+
+
+def _verdict(found: float, limit: float | None) -> list[str]:
+    if limit is None:
+        return ["", ""]
+    return [f"≤ {limit:g}", "met" if found <= limit else "missed"]
 
 
 def machine() -> str:

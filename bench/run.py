@@ -7,13 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.artefacts import contestants
-from bench.measure import Bench
+from bench.measure import ROUNDS, Bench
 from bench.report import machine, plot, results, targets
 from bench.world import World
 from local.console import step
 from local.process import ROOT, ProcessFailed, interrupt_once
-
-ROUNDS = 9
 
 
 def main() -> None:

@@ -86,8 +86,8 @@ class Sandbox:
             while not over.wait(SLICE):
                 os.kill(self._pid, signal.SIGSTOP)
                 # What is still done while the signal is on its way counts in the next slice.
-                spent, worked = (now := self.processor()) - worked, now
-                over.wait(max(spent / 1000 / SHARE - (time.perf_counter() - begun), 0))
+                before, worked = worked, self.processor()
+                over.wait(max((worked - before) / 1000 / SHARE - (time.perf_counter() - begun), 0))
                 begun = time.perf_counter()
                 os.kill(self._pid, signal.SIGCONT)
 

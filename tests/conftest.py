@@ -34,6 +34,14 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(scope="session")
+def ca_bundle(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of that authority's certificate alone."""
+    bundle = str(tmp_path_factory.mktemp("trust") / "ca.pem")
+    authority.cert_pem.write_to_path(bundle)
+    return bundle
+
+
+@pytest.fixture(scope="session")
 def tavus() -> Iterator[Tavus]:
     """The stand-in of Tavus that the deployed stack asks."""
     with Tavus() as tavus:

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -228,7 +227,7 @@ def test_a_target_is_met_or_missed_by_its_figure() -> None:
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     """It is drawn from the counts alone."""
-    costs = {name: [float(number)] for number, name in zip(count(1), ("floor", "ours", "usual, Session"))}
+    costs = {name: [float(number)] for number, name in enumerate(("floor", "ours", "usual, Session"), 1)}
     samples = defaultdict(dict, {f"{measure}, {UNIT}": costs for measure in ("start", "first call", "warm call")})
 
     plot(samples, UNIT, tmp_path / "plot.png")

@@ -57,24 +57,20 @@ def test_http_is_taken_by_every_deployment(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("named", [set(), {"SSL_CERT_FILE"}, {"SSL_CERT_FILE", "AWS_CA_BUNDLE"}])
-def test_a_cold_start_loads_one_ca_bundle(
-    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: set[str]
-) -> None:
+def test_a_cold_start_loads_one_ca_bundle(ca_bundle: str, monkeypatch: pytest.MonkeyPatch, named: set[str]) -> None:
     """It serves Tavus and AWS alike, unless they are told apart."""
-    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
     loaded = Mock(wraps=ssl.create_default_context)
     monkeypatch.setattr(ssl, "create_default_context", loaded)
 
-    bootstrap(WITH_EVENTS | dict.fromkeys(named, bundle))
+    bootstrap(WITH_EVENTS | dict.fromkeys(named, ca_bundle))
 
     assert loaded.call_count == 1
 
 
 def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
-    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, ca_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is trusted by its CA bundle, Tavus is offered HTTP/1.1, and the result carries the trace."""
-    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
     aws = trustme.CA()
     aws.cert_pem.write_to_path(aws_bundle := str(tmp_path / "aws.pem"))
     offered: list[str | None] = []
@@ -86,7 +82,7 @@ def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
     ):
         monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
         settings = WITH_EVENTS | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
-        settings |= {"SSL_CERT_FILE": bundle, "AWS_CA_BUNDLE": aws_bundle, "_X_AMZN_TRACE_ID": "Root=1-2-3"}
+        settings |= {"SSL_CERT_FILE": ca_bundle, "AWS_CA_BUNDLE": aws_bundle, "_X_AMZN_TRACE_ID": "Root=1-2-3"}
         bootstrap(settings)(sample("session-timeout"), Context(60_000))
 
     written, published = table_and_bus.requests
@@ -97,16 +93,15 @@ def test_a_session_timeout_is_followed_from_tavus_to_the_bus(
     assert offered == ["http/1.1"]
 
 
-def test_tavus_has_to_show_its_own_name(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tavus_has_to_show_its_own_name(authority: trustme.CA, ca_bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trusted certificate of another host gets no request; nor does it once AWS was reached by the same trust."""
-    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
     ended = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
     with (
         FaultServer(ended, tls=serving_tls(authority, host="other.test")) as tavus,
         FaultServer(answer(200, b"{}"), tls=serving_tls(authority)) as table,
     ):
         monkeypatch.setenv("AWS_ENDPOINT_URL", table.url)
-        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url, "SSL_CERT_FILE": bundle}
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url, "SSL_CERT_FILE": ca_bundle}
         handler = bootstrap(WITH_EVENTS | settings)
         for _ in range(2):
             with pytest.raises(TavusUnavailable, match="^tavus_unreachable after 1 attempts"):
@@ -116,12 +111,11 @@ def test_tavus_has_to_show_its_own_name(authority: trustme.CA, tmp_path: Path, m
 
 
 def test_a_ca_bundle_is_trusted_instead_of_the_systems(
-    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, ca_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever names a file of their own trusts nobody else."""
-    authority.cert_pem.write_to_path(system := str(tmp_path / "system.pem"))
     trustme.CA().cert_pem.write_to_path(own := str(tmp_path / "own.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", system)
+    monkeypatch.setenv("SSL_CERT_FILE", ca_bundle)
     with FaultServer(answer(404), tls=serving_tls(authority)) as tavus:
         settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
         trusted = bootstrap(settings)(sample("http-api"), Context())

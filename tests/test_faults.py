@@ -46,7 +46,6 @@ from tests.fault_server import (
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.fault_server import Step
 
@@ -518,10 +517,8 @@ def test_retry_after(values: list[str], waits: list[float], carried: float | Non
 
 
 @pytest.fixture
-def _trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+def _trusted(ca_bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", ca_bundle)
 
 
 @pytest.mark.usefixtures("_trusted")

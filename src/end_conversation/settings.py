@@ -17,6 +17,7 @@ _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
 _BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
 _SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
+_TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
 _BOOLEAN = {"1", "y", "yes", "t", "true", "on", "0", "n", "no", "f", "false", "off"}
 _SWITCHES = {
     "POWERTOOLS_DEBUG",
@@ -25,7 +26,6 @@ _SWITCHES = {
     "POWERTOOLS_METRICS_DISABLED",
     "POWERTOOLS_TRACE_DISABLED",
 }
-_TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
 
 
 @dataclass(frozen=True, slots=True)

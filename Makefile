@@ -1,126 +1,122 @@
-# What is exported here must not reach the parts under test; these alone work on the AWS that the shell is set for.
-ON_AWS := deploy smoke redrive delete
-ifneq ($(and $(filter $(ON_AWS),$(MAKECMDGOALS)),$(filter-out $(ON_AWS),$(MAKECMDGOALS))),)
-$(error Run $(filter $(ON_AWS),$(MAKECMDGOALS)) by itself: the other targets are kept off your AWS account)
-endif
-unexport $(filter SAM_% POWERTOOLS_% LAMBDA_%,$(.VARIABLES)) PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
-ifneq ($(filter-out $(ON_AWS),$(or $(MAKECMDGOALS),help)),)
-unexport $(filter AWS_%,$(.VARIABLES))
-endif
+# The targets that work on this machine alone ignore the shell's settings for AWS, sam, Python and the functions.
+LOCAL := env $(foreach name,$(filter AWS_% LAMBDA_% POWERTOOLS_% PYTHON% SAM_%,$(.VARIABLES)),-u $(name))
+unexport VIRTUAL_ENV
 
-# What was answered at the first deployment counts from then on.
-SAID = $(shell sed -n 's/.*$(1)[\\"= ]*\([a-z0-9_-]*\).*/\1/p' samconfig.toml | head -1)
-ARCHITECTURE ?= $(or $(call SAID,Architecture),arm64)
-REGION = $(if $(AWS_REGION)$(AWS_DEFAULT_REGION),,$(addprefix AWS_DEFAULT_REGION=,$(call SAID,region)))
-GUIDED ?= $(if $(shell grep parameter_overrides samconfig.toml),,yes)
+UV := .venv-uv/bin/uv
+PYTHON := $(LOCAL) .venv/bin/python -u
+SAM := SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli .venv-sam/bin/sam
+PACKAGE := $(LOCAL) $(UV) run --no-project --python 3.13 -m operations.package
 
-PYTHON := .venv/bin/python -u
 DEV := .venv/installed
 LOCAL_AWS := .venv-sam/installed .venv-ministack/installed
 RUNTIME := .venv-runtime/installed
-SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli sam
-# A release that somebody slipped something into is mostly found out within days: take none that is younger.
-LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --exclude-newer '7 days' \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_FLAGS)
 
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
-run: $(DEV) $(LOCAL_AWS) ## End conversations for real on this machine, over HTTP and by session timeouts, and check it
+run: $(DEV) $(LOCAL_AWS) ## Deploy to a local AWS, end conversations over HTTP and by session timeouts, and check the results
 	@$(PYTHON) -m local.run
 
 .PHONY: serve
-serve: $(DEV) $(LOCAL_AWS) ## The same, but stay up, with the lines to try
+serve: $(DEV) $(LOCAL_AWS) ## Deploy to a local AWS, show commands to try, and keep it running
 	@$(PYTHON) -m local.serve
 
 .PHONY: browser
-browser: $(DEV) $(LOCAL_AWS) ## End conversations from a page in a real headless Chromium, as it is left, and across origins
+browser: $(DEV) $(LOCAL_AWS) ## End conversations from a web page in headless Chromium
 	@$(PYTHON) -m local.browser
 
 .PHONY: end
 end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d... CONVERSATION_ID=c...
-	@PYTHONPATH=src $(PYTHON) -m local.end
+	@PYTHONPATH=src .venv/bin/python -m local.end
 
 .PHONY: redrive
-redrive: $(DEV) ## List the events that a stack failed on, and with INVOKE=yes try them again: make redrive STACK=name
-	@PYTHONPATH=src $(REGION) $(PYTHON) -m operations.redrive $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(INVOKE)),--invoke)
+redrive: $(DEV) ## List the events that a stack failed on; INVOKE=yes tries them again: make redrive STACK=...
+	@PYTHONPATH=src .venv/bin/python -m operations.redrive $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(INVOKE)),--invoke)
 
 .PHONY: soak
-soak: $(DEV) $(LOCAL_AWS) ## Let 1,000 session timeouts meet a Tavus that fails in many ways, and account for each; takes minutes
+soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus fails in many ways, and account for each; takes minutes
 	@$(PYTHON) -m local.soak
 
 .PHONY: test
-test: $(DEV) $(LOCAL_AWS) $(RUNTIME) .venv-checkov/installed ## Run every check that needs no browser
+test: $(DEV) $(LOCAL_AWS) $(RUNTIME) .venv-checkov/installed ## Run all checks and tests that need no browser
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
-	AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
+	$(LOCAL) $(SAM) validate
 	.venv-checkov/bin/checkov --config-file local/checkov.yaml
 	$(PYTHON) -m pytest
 
+.PHONY: unit
+unit: $(DEV) ## Run the tests that need no network and no build; takes seconds
+	$(PYTHON) -m pytest tests/unit --numprocesses auto
+
 .PHONY: mutate
-mutate: .venv-mutate/installed ## Break the room, the client and both doors in hundreds of ways, and list what no test notices; takes long
-	PATH="$(CURDIR)/.venv-mutate/bin:$$PATH" mutmut run
-	.venv-mutate/bin/mutmut results
+mutate: $(DEV) ## Change the code in many small ways, and list the changes that no unit test notices; takes long
+	$(LOCAL) PATH="$(CURDIR)/.venv/bin:$$PATH" mutmut run
+	$(LOCAL) .venv/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure starts and calls beside what people usually write; takes about ten minutes
+bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure cold starts and calls against other implementations; takes about ten minutes
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
-build: $(DEV) .venv-sam/installed ## Build what is deployed: sam build, trimmed, checked against the pinned hashes, with byte code
-	AWS_DEFAULT_REGION=us-east-1 $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
-	$(PYTHON) -m operations.build --architecture $(ARCHITECTURE)
+build: .venv-sam/installed $(UV) ## Build what is deployed; for another processor: make build ARCHITECTURE=x86_64
+	$(LOCAL) $(SAM) build
+
+# sam build runs this for each function, and names the folder to fill.
+build-%: $(UV)
+	@$(PACKAGE) $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is for sam build to set}"
 
 .PHONY: deploy
-deploy: build ## Build and deploy; asks the first time, and with GUIDED=yes, and keeps the answers in samconfig.toml
-	$(SAM) deploy $(if $(GUIDED),--guided)
+deploy: build ## Build and deploy to AWS; asks for the parameters the first time, and with GUIDED=yes
+	$(SAM) deploy $(if $(or $(GUIDED),$(shell grep -L parameter_overrides samconfig.toml)),--guided)
+	@$(PACKAGE) --check .aws-sam/build
 
 .PHONY: smoke
-smoke: $(DEV) ## See that requests get through a deployed stack, ending nothing: make smoke STACK=... [TOKEN=...]
-	@$(REGION) $(PYTHON) -m operations.smoke $(if $(STACK),--stack '$(STACK)')
+smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anything: make smoke STACK=... [TOKEN=...]
+	@.venv/bin/python -m operations.smoke $(if $(STACK),--stack '$(STACK)')
 
 .PHONY: delete
 delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...
 	$(SAM) delete $(if $(STACK),--stack-name '$(STACK)')
 
 .PHONY: sbom
-sbom: $(DEV) ## List what is deployed, as CycloneDX: .aws-sam/sbom.cdx.json
+sbom: $(DEV) ## List the deployed packages in CycloneDX format: .aws-sam/sbom.cdx.json
 	@mkdir -p .aws-sam
 	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file .aws-sam/sbom.cdx.json requirements.txt
 
 .PHONY: lock
-lock: $(DEV) ## Pin the requirements again, as pyproject.toml asks; LOCK_FLAGS=--upgrade takes the newest
-	$(LOCK) pyproject.toml --output-file requirements.txt
-	$(LOCK) pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
-	$(LOCK) --group runtime --output-file local/requirements-runtime.txt
-	$(LOCK) --group usual --output-file bench/contestants/requirements.txt
-	$(LOCK) --group sam --output-file local/requirements-sam.txt
-	$(LOCK) --group ministack --output-file local/requirements-ministack.txt
-	$(LOCK) --group checkov --output-file local/requirements-checkov.txt
-	$(LOCK) pyproject.toml --group mutate --constraints requirements-dev.txt --output-file local/requirements-mutate.txt
+lock: $(UV) ## Lock the dependencies of pyproject.toml; LOCK_FLAGS=--upgrade takes the newest versions
+	$(UV) lock $(LOCK_FLAGS)
+	$(UV) export --frozen --quiet --no-dev --no-emit-project --output-file requirements.txt
+	$(UV) export --frozen --quiet --only-group uv --output-file local/requirements-uv.txt
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venv-runtime .venv-sam .venv-ministack .venv-checkov .venv-mutate .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/installed: requirements-dev.txt
-.venv-runtime/installed: local/requirements-runtime.txt
-.venv-sam/installed: local/requirements-sam.txt
-.venv-ministack/installed: local/requirements-ministack.txt
-.venv-checkov/installed: local/requirements-checkov.txt
-.venv-mutate/installed: local/requirements-mutate.txt
+# Each environment is a group of pyproject.toml: .venv-sam is the group sam; .venv is the group dev with the project's
+# own dependencies.
+%/installed: uv.lock pyproject.toml .python-version $(UV)
+	@printf 'Installing %s from uv.lock, which may take a minute ...' $*
+	@UV_PROJECT_ENVIRONMENT=$* $(UV) sync --quiet --frozen $(addprefix --only-group ,$(patsubst .venv-%,%,$(filter .venv-%,$*)))
+	@touch $@
+	@echo ' done'
 
-%/installed:
-	@python3.13 -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo 'This needs python3.13 with its venv module on the PATH: https://www.python.org/downloads/' >&2; exit 1; }
-	@cmp -s $< $@ || { \
-		printf '  Installing %s from %s, which may take a minute ...' $* $< && \
-		python3.13 -m venv --clear $* && \
-		$*/bin/python -m pip install -qq --require-hashes --only-binary :all: --requirement $< && \
-		echo ' done'; }
-	@cp $< $@
+# The version of uv that the lock was made with. Any uv or Python 3.13 can install it.
+$(UV): local/requirements-uv.txt
+	@rm -rf .venv-uv
+	@if command -v uv >/dev/null; then \
+		uv --no-config venv --quiet --python 3.13 .venv-uv && UV_SYSTEM_CERTS=1 VIRTUAL_ENV=.venv-uv \
+			uv --no-config pip install --quiet --require-hashes --only-binary :all: --requirement $<; \
+	elif python3.13 -c 'import ensurepip, venv' 2>/dev/null; then \
+		python3.13 -m venv .venv-uv && \
+			.venv-uv/bin/python -m pip install -qq --require-hashes --only-binary :all: --requirement $<; \
+	else \
+		echo 'This needs uv (https://docs.astral.sh/uv/) or Python 3.13 with its venv module on the PATH.' >&2; exit 1; \
+	fi
+	@touch $@

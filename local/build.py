@@ -1,4 +1,4 @@
-"""The functions, built for this machine's processor by `sam build`, and again only when what goes into them changed."""
+"""The functions, built by `sam build` for this machine's processor, and again only when their inputs have changed."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING
 
 from local.console import step
 from local.process import ROOT, run
-from operations.build import add_byte_code, functions
-from operations.trim import trim
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SAM = ROOT / ".venv-sam/bin/sam"
 ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
-# Apart from .aws-sam/build, which is what the next `sam deploy` sends to AWS.
+# Separate from .aws-sam/build, which `sam deploy` uploads.
 BUILT = ROOT / ".aws-sam/local"
 
 _CACHE = ROOT / ".aws-sam"
 _STAMP = BUILT / "built-from"
 _INPUTS = (
+    "Makefile",
+    "local/requirements-uv.txt",
+    "operations/package.py",
+    "operations/trim.py",
     "requirements.txt",
     "samconfig.toml",
     "template.yaml",
-    "local/requirements-sam.txt",
-    "operations/build.py",
-    "operations/trim.py",
+    "uv.lock",  # pins sam
 )
 
 
 def build() -> Path:
-    """Build what is not built yet. Returns the built template. Raises ProcessFailed."""
+    """Build the functions if their inputs have changed. Returns the built template. Raises ProcessFailed."""
     _CACHE.mkdir(exist_ok=True)
     with (_CACHE / "local.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,9 +42,6 @@ def build() -> Path:
         if not _STAMP.exists() or _STAMP.read_text() != digest:
             with step("Building the functions with sam build"):
                 _sam_build()
-                for function in functions(BUILT):
-                    trim(function)
-                    add_byte_code(function)
             _STAMP.write_text(digest)
     return BUILT / "template.yaml"
 
@@ -59,21 +56,16 @@ def _digest() -> str:
 
 
 def _sam_build() -> None:
-    # pip downloads here, so the machine's own proxies, certificates and pip settings stay; the rest goes.
+    # Packages are downloaded here, so this machine's proxies and certificates stay, but no setting of AWS, make, Python
+    # or sam.
     environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PYTHON", "SAM_CLI_")) and name != "VIRTUAL_ENV"
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MAKE", "PYTHON", "SAM_CLI_"))
     }
     environment |= {
-        "PATH": f"{SAM.parent}{os.pathsep}{os.environ['PATH']}",
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "ARCHITECTURE": ARCHITECTURE,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "SAM_CLI_TELEMETRY": "0",
         "__SAM_CLI_APP_DIR": str(_CACHE / "cli"),
     }
-    run(
-        [SAM, "build", "--build-dir", BUILT, "--parameter-overrides", f"Architecture={ARCHITECTURE}"],
-        environment,
-    )
+    run([SAM, "build", "--build-dir", BUILT, "--parameter-overrides", f"Architecture={ARCHITECTURE}"], environment)

@@ -1,6 +1,7 @@
 """Shows the events that a stack failed on and, when told, has its function try each again.
 
 Account, region and endpoint are boto3's own settings: AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL and so on.
+Without a region in the environment, the one in samconfig.toml counts.
 A message is deleted only after Lambda accepted its event, and an event that fails again comes back by itself. So a run
 may be interrupted, scheduled, or made twice at once: at worst an event is tried twice, and its conversation ends once.
 Exits 0 where all went well, 1 where an event could not be invoked, 2 where AWS could not be asked, 130 interrupted.
@@ -13,11 +14,10 @@ import signal
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.failures import count, taken
-from operations.outputs import NotOurs, outputs
+from operations.outputs import MissingOutput, outputs, session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--invoke", action="store_true", help="have the function try each event again")
     options = parser.parse_args(arguments)
     try:
-        said = outputs(boto3.client("cloudformation"), options.stack, {FUNCTION, *QUEUES})
-        went_well = redrive(boto3.client("sqs"), boto3.client("lambda"), said, invoke=options.invoke)
-    except NotOurs as error:
+        aws = session()
+        stack_outputs = outputs(aws.client("cloudformation"), options.stack, {FUNCTION, *QUEUES})
+        went_well = redrive(aws.client("sqs"), aws.client("lambda"), stack_outputs, invoke=options.invoke)
+    except MissingOutput as error:
         parser.exit(2, f"{error}\n")
     except (BotoCoreError, ClientError) as error:
         parser.exit(

@@ -1,9 +1,9 @@
-"""Sees that requests get through a deployed stack: asks it to end a conversation of a deployment that isn't allowed.
+"""Checks that requests reach the function of a deployed stack, by a request for a deployment that is not allowed.
 
-Account and region are boto3's own settings: AWS_PROFILE, AWS_DEFAULT_REGION and so on. The request is signed where the
-stack asks for IAM, and bears the token in TOKEN where it asks for JWT. Nothing is ended. Where AllowedDeploymentIds
-is * it can't tell, and says so.
-Exits 0 where the function refused as it should, 1 where something else was answered, 2 where nobody could be asked.
+boto3's own settings choose the account and the region: AWS_PROFILE, AWS_DEFAULT_REGION and so on. With HttpAuth IAM the
+request is signed, and with JWT it carries the token in TOKEN. Nothing is ended. The check cannot work if
+AllowedDeploymentIds is *.
+Exits 0 if the function rejects the deployment, 1 at any other answer, 2 if there is no answer.
 """
 
 from __future__ import annotations
@@ -13,53 +13,54 @@ import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import boto3
 import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from operations.outputs import NotOurs, outputs
+from operations.outputs import MissingOutput, outputs, session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import boto3
+
 PATH = "/v2/deployments/smoke-test/conversations/smoke-test/end"
 TIMEOUT_SECONDS = 40
 
-# Who most likely answered, where it was not the function refusing the deployment.
+# The likely cause of any other answer.
 HINTS: dict[int, str] = {
-    HTTPStatus.UNAUTHORIZED: "API Gateway found no valid token: set TOKEN to one of the stack's JwtIssuer.",
-    HTTPStatus.FORBIDDEN: "API Gateway refused the caller: see EndRouteArn among the stack's outputs.",
+    HTTPStatus.UNAUTHORIZED: "API Gateway found no valid token: set TOKEN to a token of the stack's JwtIssuer.",
+    HTTPStatus.FORBIDDEN: "API Gateway refused the caller: see the stack's output EndRouteArn.",
     HTTPStatus.TOO_MANY_REQUESTS: "API Gateway throttled the request: see ThrottleRate and ThrottleBurst.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see HttpLogGroupName or, if silent, AccessLogGroupName.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Lambda had no room: see the function's concurrency.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see HttpLogGroupName, or else AccessLogGroupName.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Lambda is at its limit: see the function's concurrency.",
 }
 OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Ask once, and exit as the module says."""
-    parser = argparse.ArgumentParser(prog="smoke", description="See that requests get through a deployed stack.")
+    """Send one request, and exit as the module docstring says."""
+    parser = argparse.ArgumentParser(prog="smoke", description="Check that requests reach a deployed stack.")
     parser.add_argument("--stack", default="end-conversation", metavar="NAME", help="the stack (%(default)s)")
     options = parser.parse_args(arguments)
-    session = boto3.Session()
     try:
-        stack = outputs(session.client("cloudformation"), options.stack, {"ApiUrl", "HttpAuth"})
-        answer = ask(stack["ApiUrl"], stack["HttpAuth"], session, os.environ.get("TOKEN"))
-    except NotOurs as error:
+        aws = session()
+        stack = outputs(aws.client("cloudformation"), options.stack, {"ApiUrl", "HttpAuth"})
+        answer = ask(stack["ApiUrl"], stack["HttpAuth"], aws, os.environ.get("TOKEN"))
+    except MissingOutput as error:
         parser.exit(2, f"{error}\n")
     except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
         parser.exit(2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE and AWS_DEFAULT_REGION.\n")
     print(f"{answer.status} {answer.data.decode(errors='replace')}")
     if refused(answer):
-        print("Requests get through to the function. Nothing was ended.")
+        print("Requests reach the function. Nothing was ended.")
         return
     parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
 
 
 def ask(api_url: str, http_auth: str, session: boto3.Session, token: str | None = None) -> urllib3.BaseHTTPResponse:
-    """Send the request as the stack's HttpAuth wants it. Raises HTTPError or NoCredentialsError."""
+    """Send the request as HttpAuth demands. Raises HTTPError or NoCredentialsError."""
     url = api_url + PATH
     request = AWSRequest("POST", url)
     match http_auth:
@@ -75,7 +76,7 @@ def ask(api_url: str, http_auth: str, session: boto3.Session, token: str | None 
 
 
 def refused(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Whether the function itself refused the deployment, which only a request that got through can show."""
+    """Whether the function itself rejected the deployment, so the request has reached it."""
     if answer.headers.get("Content-Type") != "application/problem+json":
         return False
     reason: str = answer.json()["reason"]

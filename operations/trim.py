@@ -1,4 +1,4 @@
-"""Leaves out of a function's code what boto3 and botocore keep for what it never does, and their models' prose.
+"""Removes the data of boto3 and botocore that the functions never use, and the documentation in their models.
 
 A client reads its service's model, its endpoint rules and the partitions when it is made, which is at cold start.
 """
@@ -23,9 +23,8 @@ MODELS = ("endpoint-rule-set-1.json.gz", "service-2.json.gz")
 
 
 def trim(tree: Path) -> None:
-    """Cut boto3's and botocore's data down to what is used. Raises FileNotFoundError where they have another form."""
+    """Cut boto3's and botocore's data down to what is used. Raises FileNotFoundError if their layout has changed."""
     shutil.rmtree(tree / "boto3/data")  # what boto3's resources are made of
-    (tree / "botocore/cacert.pem").unlink()  # the CA bundle of Tavus serves AWS too
     data = tree / "botocore/data"
     kept = {data / service / version / model for service, version in SERVICES.items() for model in MODELS}
     for service in filter(lambda entry: entry.is_dir(), list(data.iterdir())):

@@ -87,9 +87,12 @@ def test_the_newest_version_is_kept(trimmed: Path, service: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("unused", ["boto3/data", "botocore/cacert.pem"])
-def test_what_is_never_read_is_left_out(trimmed: Path, unused: str) -> None:
-    """No resource of boto3's is made, and no CA bundle loaded but the one that Tavus is trusted by."""
-    installed = Path(botocore.__file__).parent.parent
-    assert (installed / unused).exists()
-    assert not (trimmed.parent.parent / unused).exists()
+def test_data_of_boto3s_resources_is_left_out(trimmed: Path) -> None:
+    """No resource is ever made, only clients."""
+    assert (WHOLE.parent.parent / "boto3/data").exists()
+    assert not (trimmed.parent.parent / "boto3/data").exists()
+
+
+def test_botocores_ca_bundle_is_kept(trimmed: Path) -> None:
+    """A client without another bundle falls back on it."""
+    assert (trimmed.parent / "cacert.pem").read_bytes() == (WHOLE.parent / "cacert.pem").read_bytes()

@@ -1,1 +1,1 @@
-"""`make bench`: what the function costs on one machine, beside its floor and beside what people usually write."""
+"""`make bench`: measures the function on one machine, next to a floor and to the usual way to write it."""

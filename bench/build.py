@@ -1,0 +1,68 @@
+"""Builds the contestants: each is a folder of code with byte code, as Lambda would get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+
+from local.build import ARCHITECTURE, BUILT, build
+from local.console import step
+from local.process import ROOT, run
+from operations.package import UV, add_byte_code, install
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PROGRAMS = ROOT / "bench/contestants"
+FLOOR = ROOT / ".aws-sam/bench/floor"
+USUAL = ROOT / ".aws-sam/bench/usual"
+_EVENTS = {"EVENT_BUS_NAME": "default"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A handler, the folder of its code and the trigger that its events come from."""
+
+    name: str
+    code: Path
+    handler: str
+    trigger: Literal["http", "event"]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def zip_bytes(self) -> int:
+        """The size of the upload."""
+        with zipfile.ZipFile(upload := BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in self.code.rglob("*"):
+                archive.write(path, path.relative_to(self.code))
+        return len(upload.getvalue())
+
+
+def build_contestants() -> list[Contestant]:
+    """Build every contestant. Raises ProcessFailed."""
+    build()
+    with step("Installing the other contestants"):
+        for code in (FLOOR, USUAL):
+            shutil.rmtree(code, ignore_errors=True)
+        shutil.copytree(BUILT / "HttpFunction", FLOOR, ignore=shutil.ignore_patterns("end_conversation"))
+        pins = USUAL.parent / "usual.txt"
+        run([UV, "export", "--frozen", "--quiet", "--only-group", "usual", "--output-file", pins], os.environ)
+        install(USUAL, pins, ARCHITECTURE)
+        for code, programs in {FLOOR: ("empty.py", "floor.py"), USUAL: ("usual.py",)}.items():
+            for program in programs:
+                shutil.copy(PROGRAMS / program, code)
+            add_byte_code(code)
+    ours, table, session = "end_conversation.handler.handler", {"ENDED_TABLE_NAME": "ended"}, {"KEEP_SESSION": "true"}
+    return [
+        Contestant("empty", FLOOR, "empty.handler", "http"),
+        Contestant("floor", FLOOR, "floor.handler", "http"),
+        Contestant("ours", BUILT / "HttpFunction", ours, "http"),
+        Contestant("usual, post", USUAL, "usual.handler", "http", _EVENTS),
+        Contestant("usual, Session", USUAL, "usual.handler", "http", _EVENTS | session),
+        Contestant("ours, events", BUILT / "EventFunction", ours, "event", _EVENTS | table),
+        Contestant("usual, events", USUAL, "usual.handler", "event", _EVENTS | session),
+    ]

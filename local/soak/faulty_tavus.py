@@ -1,4 +1,4 @@
-"""A Tavus that fails in many ways, the same ones for one seed, and knows what truly became of each conversation."""
+"""A Tavus that fails in many ways and knows the true outcome of each conversation. A seed selects the faults."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ RETRY_AFTER_SECONDS = 1
 
 
 class Fault(StrEnum):
-    """What one request meets."""
+    """What happens to one request."""
 
-    THROTTLE = "throttled with Retry-After"
+    THROTTLE = "429 with Retry-After"
     FAIL = "503"
-    RESET = "reset before it was read"
-    LATE = "answered late"
+    RESET = "reset before processing"
+    LATE = "late answer"
     REFUSE = "403"
     END_AND_FAIL = "ended, then 503"
     END_AND_RESET = "ended, then reset"
@@ -39,11 +39,11 @@ class Fault(StrEnum):
     END_ODDLY = "ended, then 200 with {}"
 
 
-# After one of these a request may have ended the conversation, for all that its sender knows.
+# After one of these, the sender can't know whether its request ended the conversation.
 DOUBTFUL = set(Fault) - {Fault.THROTTLE, Fault.REFUSE, Fault.LATE}
-FOR_GOOD = 1000
-# What the requests for one conversation meet, in turn, and how many conversations of a thousand meet it. After the last
-# fault Tavus is well again.
+ALWAYS = 1000  # more requests than any conversation gets
+# The faults of successive requests for one conversation, with the weight of each sequence: about so many conversations
+# in a thousand get it. Requests after the last fault succeed.
 SCRIPTS: dict[tuple[Fault, ...], int] = {
     (): 580,
     (Fault.THROTTLE,): 80,
@@ -57,23 +57,26 @@ SCRIPTS: dict[tuple[Fault, ...], int] = {
     (Fault.END_AND_RESET,): 40,
     (Fault.END_AND_HANG,): 10,
     (Fault.END_ODDLY,): 20,
-    # A whole invocation that fails, having ended the conversation.
+    # The whole first invocation fails, although its first request ended the conversation.
     (Fault.END_AND_FAIL, Fault.FAIL, Fault.FAIL): 5,
     (Fault.END_AND_RESET, Fault.RESET, Fault.THROTTLE): 5,
-    (Fault.REFUSE,) * FOR_GOOD: 8,
-    (Fault.FAIL,) * FOR_GOOD: 5,
-    (Fault.RESET,) * FOR_GOOD: 3,
-    (Fault.THROTTLE,) * FOR_GOOD: 2,
-    (Fault.END_AND_FAIL, *(Fault.FAIL,) * FOR_GOOD): 2,
+    (Fault.REFUSE,) * ALWAYS: 8,
+    (Fault.FAIL,) * ALWAYS: 5,
+    (Fault.RESET,) * ALWAYS: 3,
+    (Fault.THROTTLE,) * ALWAYS: 2,
+    (Fault.END_AND_FAIL, *(Fault.FAIL,) * ALWAYS): 2,
 }
 
 
 @dataclass
 class Truth:
-    """What became of a conversation, as Tavus knows.
+    """The true outcome of a conversation.
 
-    It was `ended` at our request; that was `confirmed` by a whole answer; a request was `refused`; some answer left it
-    `doubtful` whether its request ended the conversation. It is `hopeless` where no answer will ever settle it.
+    hopeless: no request will ever get a conclusive answer
+    ended: one of our requests ended it
+    confirmed: we received a complete answer that says so
+    refused: a request was refused
+    doubtful: after some request, its sender can't know whether that request ended the conversation
     """
 
     hopeless: bool
@@ -84,41 +87,43 @@ class Truth:
 
 
 class FaultyTavus(Tavus):
-    """Meets the requests for each conversation with faults, then well; `met` counts them, `truths` tells the outcome.
+    """Answers the requests for each conversation with its faults first, then correctly.
 
-    `most_at_once` is the most requests that were under way at one time.
+    `truths` holds the true outcomes by conversation id, `faults_met` counts requests by fault, and `max_concurrent` is
+    the highest number of simultaneous requests.
     """
 
     def __init__(self, seed: int, conversation_ids: Sequence[str]) -> None:
         super().__init__()
         self._server.RequestHandlerClass = _FaultyHandler
-        scripts = random.Random(seed).choices(list(SCRIPTS), list(SCRIPTS.values()), k=len(conversation_ids))  # noqa: S311 - no secret
+        rng = random.Random(seed)  # noqa: S311 - must be reproducible
+        scripts = rng.choices(list(SCRIPTS), list(SCRIPTS.values()), k=len(conversation_ids))
         self.truths = {
-            name: Truth(hopeless=len(script) >= FOR_GOOD and Fault.REFUSE not in script)
-            for name, script in zip(conversation_ids, scripts, strict=True)
+            conversation_id: Truth(hopeless=len(script) >= ALWAYS and Fault.REFUSE not in script)
+            for conversation_id, script in zip(conversation_ids, scripts, strict=True)
         }
         self._faults = dict(zip(conversation_ids, map(iter, scripts), strict=True))
         self._state = Lock()
-        self._under_way = 0
-        self.met: Counter[Fault | None] = Counter()
-        self.most_at_once = 0
+        self._concurrent = 0
+        self.faults_met: Counter[Fault | None] = Counter()
+        self.max_concurrent = 0
 
     @override
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, str]]:
-        """Take one request, and do and say what its fault makes of it. Raises Reset."""
+        """Process one request with its fault and return the answer. Raises Reset."""
         conversation_id = request.path.split("/")[-2]
         with self._state:
             fault = next(self._faults[conversation_id], None)
-            self.met[fault] += 1
-            self._under_way += 1
-            self.most_at_once = max(self.most_at_once, self._under_way)
+            self.faults_met[fault] += 1
+            self._concurrent += 1
+            self.max_concurrent = max(self.max_concurrent, self._concurrent)
         try:
-            return self._meet(fault, request, self.truths[conversation_id])
+            return self._apply(fault, request, self.truths[conversation_id])
         finally:
             with self._state:
-                self._under_way -= 1
+                self._concurrent -= 1
 
-    def _meet(self, fault: Fault | None, request: Request, truth: Truth) -> tuple[HTTPStatus, dict[str, str]]:
+    def _apply(self, fault: Fault | None, request: Request, truth: Truth) -> tuple[HTTPStatus, dict[str, str]]:
         truth.doubtful = truth.doubtful or fault in DOUBTFUL
         match fault:
             case Fault.THROTTLE:
@@ -149,7 +154,7 @@ class FaultyTavus(Tavus):
 
 
 class Reset(Exception):
-    """The connection is to be reset in place of an answer."""
+    """The connection must be reset instead of an answer being sent."""
 
 
 class _FaultyHandler(Handler):
@@ -159,7 +164,7 @@ class _FaultyHandler(Handler):
             super().do_POST()
         except Reset:
             self.close_connection = True
-            # Closed with no time to linger, and by nobody else before, a connection is reset.
+            # Closing with a linger time of 0 sends RST. detach() keeps the server from closing the connection first.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             socket.close(self.connection.detach())
 

@@ -1,0 +1,95 @@
+"""Delivers session timeouts to a deployed stack, several at a time, and records the outcome of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from local.session import timeout_of
+from local.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from local.stack import Stack
+
+MAX_IN_FLIGHT = 6
+# The function gives each of its three attempts about a third of this. That must be less than FaultyTavus' HANG_SECONDS.
+# The template's timeout would only make the run longer.
+FUNCTION_SECONDS = 20
+STALLED_SECONDS = 60
+MAX_SECONDS = 600
+STATUSES = ("rejected", "not_found", "unconfirmed", "ended")  # weakest first
+
+
+class Storm:
+    """Deliveries and their outcomes, by conversation id.
+
+    `pending` counts deliveries without an outcome, `failed` the events in the failure queue. `published` holds the
+    statuses of the published results.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._lambda, self._sqs = stack.client("lambda"), stack.client("sqs")
+        self._function, self._queue_url = stack.outputs["EventFunctionName"], stack.outputs["FailedQueueUrl"]
+        self._lambda.update_function_configuration(FunctionName=self._function, Timeout=FUNCTION_SECONDS)
+        self._subscriber = Subscriber(stack)
+        self.pending: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.published: defaultdict[str, list[str]] = defaultdict(list)
+        self._altered: list[str] = []
+
+    def run(self, ids: Sequence[str]) -> float:
+        """Deliver all and wait until each has an outcome or no more outcomes arrive. Returns the seconds it took."""
+        begun = last_outcome = time.monotonic()
+        sent = shown = 0
+        while (sent < len(ids) or self.pending) and time.monotonic() - begun < MAX_SECONDS:
+            while sent < len(ids) and self.pending.total() < MAX_IN_FLIGHT:
+                payload = json.dumps(timeout_of(ids[sent]))
+                self._lambda.invoke(FunctionName=self._function, InvocationType="Event", Payload=payload)
+                self.pending[ids[sent]] += 1
+                sent += 1
+            if self._receive_outcomes():
+                last_outcome = time.monotonic()
+            elif time.monotonic() - last_outcome > STALLED_SECONDS:
+                break
+            if (done := sent - self.pending.total()) >= shown + 100:
+                shown = done
+                print(f"  {done} of {len(ids)} deliveries have an outcome, {last_outcome - begun:.0f} s", flush=True)
+        self.pending.update(ids[sent:])
+        return time.monotonic() - begun
+
+    def _receive_outcomes(self) -> bool:
+        """Record new results and failed events, waiting up to 1 s for results. Returns whether there were any."""
+        results = self._subscriber.receive(1)
+        for result in results:
+            conversation_id = result["detail"]["conversation_id"]
+            self.published[conversation_id].append(result["detail"]["status"])
+            intact = result["detail"]["trigger"]["id"] == timeout_of(conversation_id)["id"]
+            self._record(conversation_id, intact=intact)
+        failures = self._sqs.receive_message(QueueUrl=self._queue_url, MaxNumberOfMessages=10).get("Messages", [])
+        for message in failures:
+            event = json.loads(message["Body"])["requestPayload"]
+            conversation_id = event["detail"]["conversation_id"]
+            self.failed[conversation_id] += 1
+            self._record(conversation_id, intact=event == timeout_of(conversation_id))
+            self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return bool(results or failures)
+
+    def _record(self, conversation_id: str, *, intact: bool) -> None:
+        self.pending -= Counter([conversation_id])
+        if not intact:
+            self._altered.append(conversation_id)
+
+    def losses(self) -> list[str]:
+        """One sentence for each lost or altered event."""
+        lost = [
+            f"{conversation_id}: {count} deliveries have no outcome" for conversation_id, count in self.pending.items()
+        ]
+        return lost + [f"{conversation_id}: its event was altered" for conversation_id in self._altered]
+
+    def strongest(self, conversation_id: str) -> str | None:
+        """The strongest published result of a conversation, or None if there is none."""
+        return max(self.published[conversation_id], key=STATUSES.index, default=None)

@@ -1,52 +1,39 @@
-"""The event door: a session-timeout event from EventBridge in, a result event onto the bus out."""
+"""The event door: ends the conversation that a session-timeout event names, and publishes the result."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from end_conversation.conversation import Conversation, InvalidId
+from end_conversation.conversation import Conversation, Status
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
+from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from end_conversation.conversation import End, Result
+    from end_conversation.conversation import Result
     from end_conversation.deadline import Clock
+    from end_conversation.ending import End
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
-# Kept from Tavus for asking the table, writing it and publishing; then for logging.
-RESERVE_SECONDS = 9
+# Kept for three calls to AWS, with two tries each: write the record, read it, publish. A part of it is spare, for hosts
+# with dead addresses.
+RESERVE_SECONDS = 20
+# Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """The event that asked for an end. `id` is the consumer's deduplication key."""
+class Publish(Protocol):
+    """Publishes one event before the deadline. Raises ResultNotPublished."""
 
-    id: str
-    source: str | None
-    detail_type: str | None
-    time: str | None
+    def __call__(self, detail_type: str, detail: dict[str, Any], deadline: Deadline) -> None: ...
 
 
 class EventDoor:
-    """Ends the conversation that an event names, and publishes the result.
+    """Handles a session timeout. Raises InvalidEvent, TavusUnavailable or ResultNotPublished, for Lambda to retry."""
 
-    Raises InvalidEvent, TavusUnavailable or ResultNotPublished; Lambda's retries and the failure queue take over.
-    """
-
-    def __init__(
-        self,
-        end: End,
-        publish: Callable[[dict[str, Any], Deadline], None],
-        telemetry: Telemetry,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, end: End, publish: Publish, telemetry: Telemetry, clock: Clock) -> None:
         self._end = end
         self._publish = publish
         self._telemetry = telemetry
@@ -57,26 +44,24 @@ class EventDoor:
         seconds = context.get_remaining_time_in_millis() / 1000 - EXIT_SECONDS
         deadline = Deadline(self._clock, seconds, RESERVE_SECONDS)
         try:
-            conversation = _named(event)
+            conversation = _conversation(event)
         except InvalidEvent:
             self._telemetry.invalid("event", "invalid_event")
             raise
+        result = self._end(conversation, deadline)
+        self._telemetry.result("event", conversation, result, deadline)
+        if result.status is Status.UNAVAILABLE:
+            raise TavusUnavailable(f"{result.reason}: {result.failure} (attempts: {result.attempts})")
         try:
-            result = self._end(conversation, deadline)
-        except TavusUnavailable as unavailable:
-            self._telemetry.outcome("event", conversation, unavailable, deadline)
-            raise
-        self._telemetry.outcome("event", conversation, result, deadline)
-        try:
-            self._publish(_detail(conversation, result, _trigger(event, context)), deadline)
+            self._publish(RESULT_DETAIL_TYPE, _detail(conversation, result, _trigger(event, context)), deadline)
         except ResultNotPublished as error:
-            self._telemetry.publish_failed(error)
+            self._telemetry.publish_failed(str(error))
             raise
 
 
-def _named(event: dict[str, Any]) -> Conversation:
+def _conversation(event: dict[str, Any]) -> Conversation:
     if event["detail-type"] == RESULT_DETAIL_TYPE:
-        raise InvalidEvent("the event is a result of ours: let the rule match session timeouts alone")
+        raise InvalidEvent("the event is a result of this function: the rule must match session timeouts only")
     match event.get("detail"):
         case {"deployment_id": deployment_id, "conversation_id": conversation_id}:
             try:
@@ -86,20 +71,32 @@ def _named(event: dict[str, Any]) -> Conversation:
     raise InvalidEvent("detail must have a deployment_id and a conversation_id")
 
 
-def _trigger(event: dict[str, Any], context: LambdaContext) -> Trigger:
+def _trigger(event: dict[str, Any], context: LambdaContext) -> dict[str, str | None]:
+    """Describe the event that asked for the end. Consumers recognize duplicates by its `id`."""
+
     def text(member: str) -> str | None:
         value = event.get(member)
         return value if isinstance(value, str) and value else None
 
-    return Trigger(text("id") or context.aws_request_id, text("source"), text("detail-type"), text("time"))
+    return {
+        "id": text("id") or context.aws_request_id,
+        "source": text("source"),
+        "detail_type": text("detail-type"),
+        "time": text("time"),
+    }
 
 
-def _detail(conversation: Conversation, result: Result, trigger: Trigger) -> dict[str, Any]:
-    """What is published; `version` changes only when a member is removed or changes its meaning."""
+def _detail(conversation: Conversation, result: Result, trigger: dict[str, str | None]) -> dict[str, Any]:
+    """Build what is published. `version` changes when a member is removed or changes its meaning."""
     return {
         "version": "1",
-        **asdict(conversation),
-        **result.told(),
+        "deployment_id": conversation.deployment_id,
+        "conversation_id": conversation.conversation_id,
+        "status": result.status,
+        "reason": result.reason,
         "decided_at": result.decided_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "trigger": asdict(trigger),
+        "attempts": result.attempts,
+        "tavus_status_code": result.tavus_status_code,
+        "tavus_request_id": result.tavus_request_id,
+        "trigger": trigger,
     }

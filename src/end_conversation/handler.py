@@ -1,4 +1,4 @@
-"""The Lambda entry. It composes itself once, at cold start, while Lambda gives it a whole processor."""
+"""The Lambda entry point. It builds its parts during the cold start, when Lambda does not throttle the processor."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The settings of one deployment, read from its environment once, at cold start."""
+"""The settings of a deployment, read from environment variables once, at the cold start."""
 
 from __future__ import annotations
 
@@ -18,19 +18,11 @@ _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]
 _BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
 _SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
 _TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
-_BOOLEAN = {"1", "y", "yes", "t", "true", "on", "0", "n", "no", "f", "false", "off"}
-_SWITCHES = {
-    "POWERTOOLS_DEBUG",
-    "POWERTOOLS_DEV",
-    "POWERTOOLS_LOG_DEDUPLICATION_DISABLED",
-    "POWERTOOLS_METRICS_DISABLED",
-    "POWERTOOLS_TRACE_DISABLED",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """An HTTP origin (RFC 6454): scheme, host and port, and nothing after them. Raises ValueError for anything else."""
+    """An HTTP origin (RFC 6454): scheme, host and port, and nothing else."""
 
     scheme: str
     host: str
@@ -38,6 +30,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Self:
+        """Parse an origin. Raises ValueError."""
         found = _ORIGIN.fullmatch(text)
         if found is None:
             raise ValueError(text)
@@ -49,7 +42,7 @@ class Origin:
         return origin
 
     def is_loopback(self) -> bool:
-        """Whether what is sent there never leaves this machine."""
+        """Whether the host is this machine."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -63,7 +56,7 @@ class _Everyone:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a deployment is told. Raises InvalidSetting, naming the variable and what it should be."""
+    """The settings. An optional setting without a value is None."""
 
     tavus_api_url: Origin
     tavus_origin: str | None
@@ -76,11 +69,11 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings; an empty variable counts as unset, as CloudFormation passes an empty parameter.
+        """Read and validate the settings. Raises InvalidSetting, which names the variable and what it must be.
 
-        Not so a CA bundle: OpenSSL, which reads SSL_CERT_FILE too, would trust nobody, and botocore refuses.
+        An empty variable counts as unset, because that is how CloudFormation passes an empty parameter. An empty CA
+        bundle is an error, as it is for OpenSSL and for botocore.
         """
-        _check_powertools(environ)
         return cls(
             tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),
             tavus_origin=_sent_origin(environ.get("TAVUS_ORIGIN") or None),
@@ -94,26 +87,13 @@ class Settings:
         )
 
 
-def _check_powertools(environ: Mapping[str, str]) -> None:
-    """Refuse what Powertools would refuse in words of its own: the switches as its `strtobool` reads them."""
-    for name in _SWITCHES & environ.keys():
-        if environ[name].lower() not in _BOOLEAN:
-            raise InvalidSetting(f"{name} must be true or false")
-    try:
-        right = 0 <= float(environ.get("POWERTOOLS_LOGGER_SAMPLE_RATE") or 0) <= 1
-    except ValueError:
-        right = False
-    if not right:
-        raise InvalidSetting("POWERTOOLS_LOGGER_SAMPLE_RATE must be a number from 0 to 1")
-
-
 def _api_url(text: str) -> Origin:
     try:
         origin = Origin.parse(text)
     except ValueError:
-        raise InvalidSetting("TAVUS_API_URL must be an origin alone, such as https://tavusapi.com") from None
+        raise InvalidSetting("TAVUS_API_URL must be an origin only, such as https://tavusapi.com") from None
     if origin.scheme == "http" and not origin.is_loopback():
-        raise InvalidSetting("TAVUS_API_URL must be https; plain http is for loopback hosts alone")
+        raise InvalidSetting("TAVUS_API_URL must be https; plain http is allowed for loopback hosts only")
     return origin
 
 
@@ -122,7 +102,7 @@ def _sent_origin(text: str | None) -> str | None:
         if text is not None:
             Origin.parse(text)
     except ValueError:
-        raise InvalidSetting("TAVUS_ORIGIN must be an origin alone, such as https://www.example.com") from None
+        raise InvalidSetting("TAVUS_ORIGIN must be an origin only, such as https://www.example.com") from None
     return text
 
 

@@ -1,42 +1,60 @@
-"""Tavus' end endpoint behind one method: what its answers mean, and when to ask again.
+"""The client of Tavus' end endpoint: up to three attempts under one deadline, over one connection.
 
-Tavus' "End Deployment Conversation" page promises a 200 with `conversation_id` and `status`, and a 404; no more.
+Tavus' page "End Deployment Conversation" documents the request, a 200 with `conversation_id` and `status`, and a 404.
 """
 
 from __future__ import annotations
 
-import json
+import encodings.idna  # noqa: F401 - urllib3 would import it in the first call, when the processor is throttled
+import logging
 import re
+import socket
+import ssl
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead
+from io import BufferedReader
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from end_conversation.attempt import NoAnswer
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import SSLError as Urllib3SSLError
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
+
 from end_conversation.conversation import Reason, Result, Status
-from end_conversation.errors import TavusUnavailable
+from end_conversation.decision import Answer, NoAnswer, decide, may_have_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from urllib3.response import HTTPResponse as Urllib3Response
 
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
-    from end_conversation.exchange import Answer
+    from end_conversation.settings import Origin
 
 MAX_ATTEMPTS = 3
-LEAST_SECONDS = 0.25
+MIN_ATTEMPT_SECONDS = 0.25
 BACKOFF_SECONDS = 0.5
-
-type Verdict = tuple[Status, Reason | None]
+# The limit for connecting to one address. A host with a dead address is reached through its next one.
+MAX_CONNECT_SECONDS = 2
+CONNECT_SHARE = 1 / 4
+MAX_IDLE_SECONDS = 3
+MAX_BODY_BYTES = 64 * 1024
 
 
 class Post(Protocol):
-    """One POST to `path` at Tavus, over in so many seconds. Raises NoAnswer where there is no whole answer."""
+    """Sends one POST without a body. Returns within `seconds`, and raises nothing."""
 
-    def __call__(self, path: str, seconds: float) -> Answer: ...
+    def __call__(self, path: str, seconds: float) -> Answer | NoAnswer: ...
 
 
-class Tavus:
-    """Ends conversations at Tavus: at most MAX_ATTEMPTS attempts, each with an equal share of the time left."""
+class TavusClient:
+    """Ends conversations at Tavus. Each attempt gets an equal share of the time that is left."""
 
     def __init__(self, post: Post, clock: Clock, jitter: Callable[[float, float], float]) -> None:
         self._post = post
@@ -44,54 +62,47 @@ class Tavus:
         self._jitter = jitter
 
     def end(self, conversation: Conversation, deadline: Deadline) -> Result:
-        """What Tavus' answers amount to before the deadline. Raises TavusUnavailable where that is nothing yet."""
+        """Call Tavus until it gives a usable answer, or until no attempt or no time is left."""
         path = f"/v2/deployments/{conversation.deployment_id}/conversations/{conversation.conversation_id}/end"
-        unavailable, wait = TavusUnavailable(Reason.TAVUS_TIMEOUT, "no time was left"), 0.0
+        result = Result(
+            Status.UNAVAILABLE, Reason.TAVUS_TIMEOUT, self._clock.now(), attempts=0, failure="no time was left"
+        )
+        wait = 0.0
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            if deadline.left_for_tavus() < wait + LEAST_SECONDS:
+            if deadline.left_for_tavus() < wait + MIN_ATTEMPT_SECONDS:
                 break
             self._clock.sleep(wait)
-            share = deadline.left_for_tavus() / (MAX_ATTEMPTS + 1 - attempt)
-            earlier = unavailable.may_have_ended
-            try:
-                answer = self._post(path, share)
-            except NoAnswer as error:
-                cause = Reason.TAVUS_TIMEOUT if error.timeout else Reason.TAVUS_UNREACHABLE
-                unavailable = TavusUnavailable(cause, error.kind, attempt, may_have_ended=earlier or error.sent)
-                if error.untrusted:
-                    break
-            else:
-                reason, may_have_ended = _unsettled(answer.status_code)
-                if reason is None:
-                    return self._result(answer, attempt, conversation, earlier=earlier)
-                unavailable = TavusUnavailable(
-                    reason,
-                    f"HTTP {answer.status_code}",
-                    attempt,
-                    may_have_ended=earlier or may_have_ended,
-                    retry_after=self._retry_after(answer),
-                    tavus_status_code=answer.status_code,
-                    tavus_request_id=_request_id(answer),
-                )
-            wait = max(unavailable.retry_after or 0, self._jitter(0, BACKOFF_SECONDS * 2 ** (attempt - 1)))
-        raise unavailable
+            answer = self._post(path, deadline.left_for_tavus() / (MAX_ATTEMPTS + 1 - attempt))
+            result = self._result(answer, attempt, conversation, earlier_may_have_ended=result.may_have_ended)
+            if result.status is not Status.UNAVAILABLE or (isinstance(answer, NoAnswer) and not answer.retryable):
+                break
+            # Full jitter, unless Tavus asks for a longer wait.
+            wait = max(result.retry_after or 0, self._jitter(0, BACKOFF_SECONDS * 2 ** (attempt - 1)))
+        return result
 
-    def _result(self, answer: Answer, attempts: int, conversation: Conversation, *, earlier: bool) -> Result:
-        match answer.status_code:
-            case code if code < 300:
-                said = _says_ended(answer.body, conversation)
-                verdict: Verdict = (Status.ENDED, None) if said else (Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER)
-            case 400 | 404 | 409 | 410 if earlier:
-                verdict = Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT
-            case 404 | 410:
-                verdict = Status.NOT_FOUND, None
-            case _:
-                verdict = Status.REJECTED, Reason.TAVUS_REJECTED
-        may_have_ended = earlier and verdict[0] is Status.REJECTED
-        return Result(*verdict, self._clock.now(), attempts, answer.status_code, _request_id(answer), may_have_ended)
+    def _result(
+        self, answer: Answer | NoAnswer, attempts: int, conversation: Conversation, *, earlier_may_have_ended: bool
+    ) -> Result:
+        status, reason = decide(answer, conversation, earlier_may_have_ended=earlier_may_have_ended)
+        unavailable = status is Status.UNAVAILABLE
+        any_may_have_ended = unavailable and (earlier_may_have_ended or may_have_ended(answer))
+        now = self._clock.now()
+        if isinstance(answer, NoAnswer):
+            return Result(status, reason, now, attempts, failure=answer.failure, may_have_ended=any_may_have_ended)
+        return Result(
+            status,
+            reason,
+            now,
+            attempts,
+            answer.status_code,
+            _request_id(answer),
+            failure=f"HTTP {answer.status_code}" if unavailable else None,
+            retry_after=self._retry_after(answer) if unavailable else None,
+            may_have_ended=any_may_have_ended,
+        )
 
     def _retry_after(self, answer: Answer) -> float | None:
-        """Seconds that Tavus asks to wait, as whole seconds or a date (RFC 9110, 10.2.3); None for junk or the past."""
+        """Seconds to wait, sent as seconds or as a date (RFC 9110, 10.2.3). None for junk and for past dates."""
         value = _header(answer, "Retry-After")
         if re.fullmatch("[0-9]+", value):
             return float(value)
@@ -103,43 +114,179 @@ class Tavus:
         return seconds if seconds >= 0 else None
 
 
-def _unsettled(status_code: int) -> tuple[Reason | None, bool]:
-    """Why an answer settles nothing (None where it does), and whether its request may have ended the conversation."""
-    if status_code in (423, 429):
-        return Reason.TAVUS_THROTTLED, False
-    if status_code == 425:
-        return Reason.TAVUS_ERROR, False
-    if status_code == 408 or (status_code >= 500 and status_code not in (501, 505)):
-        return Reason.TAVUS_ERROR, True
-    return None, False
-
-
-def _says_ended(body: bytes | None, conversation: Conversation) -> bool:
-    """Whether the body is strict JSON, each member once, that names this conversation and says `ended`."""
-    try:
-        said = json.loads((body or b"").decode(), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    expected = {"conversation_id": conversation.conversation_id, "status": "ended"}
-    return isinstance(said, dict) and expected.items() <= said.items()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError  # a member stands twice
-    return members
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
 def _header(answer: Answer, name: str) -> str:
-    # http.client leaves the white space behind a value, which is none of it (RFC 9110, 5.5).
+    # http.client keeps the white space after a value, which is not part of it (RFC 9110, 5.5).
     return answer.headers.get(name, "").strip(" \t")
 
 
 def _request_id(answer: Answer) -> str | None:
     value = _header(answer, "X-Tavus-Request-Id")
     return value if re.fullmatch("[A-Za-z0-9-]{1,64}", value) else None
+
+
+class TavusConnection:
+    """Sends POSTs without a body to one HTTP origin, one at a time.
+
+    A connection is reused only within MAX_IDLE_SECONDS: Lambda freezes sandboxes between invocations, and the
+    connection may be closed meanwhile without notice.
+    """
+
+    def __init__(self, origin: Origin, headers: Mapping[str, str], tls: ssl.SSLContext, clock: Clock) -> None:
+        self._origin = origin
+        self._headers = headers
+        self._tls = tls
+        self._clock = clock
+        self._kept: HTTPConnection | None = None
+        self._idle_since = clock.now()
+        # urllib3 quotes odd headers and the URL in its warnings. Neither may reach our log.
+        logging.getLogger("urllib3").propagate = False
+
+    def post(self, path: str, seconds: float) -> Answer | NoAnswer:
+        """Send one POST and read the whole answer, within this many seconds."""
+        attempt = _Attempt(self._connection(seconds), seconds)
+        try:
+            # A worker thread is needed because a resolver can hang, and a server can send its answer byte by byte.
+            answer = _run_with_timeout(lambda: attempt.run(path, self._headers), seconds)
+        except (OSError, HTTPException, HTTPError) as error:
+            attempt.abandon()
+            if isinstance(error, ThreadNotStarted):
+                attempt.connection.close()
+            return _no_answer(error, sent=attempt.sent)
+        if not attempt.connection.is_closed:
+            self._kept, self._idle_since = attempt.connection, self._clock.now()
+        return answer
+
+    def _connection(self, seconds: float) -> HTTPConnection:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            # By the date and not by the monotonic clock, which may stand still while the sandbox is frozen.
+            idle = (self._clock.now() - self._idle_since).total_seconds()
+            if 0 <= idle <= MAX_IDLE_SECONDS and kept.is_connected:
+                return kept
+            kept.close()
+        # urllib3 gives each address of the host this long, and then as long again for the TLS handshake.
+        timeout = min(seconds * CONNECT_SHARE, MAX_CONNECT_SECONDS)
+        if self._origin.scheme == "http":
+            return HTTPConnection(self._origin.host, self._origin.port, timeout=timeout)
+        return HTTPSConnection(self._origin.host, self._origin.port, timeout=timeout, ssl_context=self._tls)
+
+
+class _Attempt:
+    """One POST on one connection. A worker thread runs it, and the caller may abandon it at any moment."""
+
+    def __init__(self, connection: HTTPConnection, seconds: float) -> None:
+        self.connection = connection
+        self.connection.response_class = _WholeResponse
+        self.sent = False
+        self._seconds = seconds
+        self._abandoned = False
+        self._socket: socket.socket | None = None
+
+    def run(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """Send the request and read the answer. Raises OSError, HTTPException or urllib3's HTTPError."""
+        try:
+            if self.connection.is_closed:
+                self.connection.connect()
+            self._begin_to_send()
+            self.connection.request("POST", path, headers=headers, preload_content=False, decode_content=False)
+            with self.connection.getresponse() as response:
+                body = _read_body(response)
+        except BaseException:
+            self.connection.close()
+            raise
+        if body is None:
+            self.connection.close()
+        return Answer(response.status, response.headers, body)
+
+    def _begin_to_send(self) -> None:
+        self.connection.timeout = self._seconds
+        # The order of these statements, and of those in `abandon`, ensures that nothing unsent is sent after `abandon`.
+        self._socket = self.connection.sock
+        if self._abandoned:
+            raise TimeoutError
+        self.sent = True
+
+    def abandon(self) -> None:
+        """Make the worker thread stop soon."""
+        self._abandoned = True
+        if self._socket is not None:
+            # SSLSocket's own shutdown would make the worker read plain text.
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class ThreadNotStarted(OSError):
+    """The operating system has no thread left."""
+
+
+def _run_with_timeout[T](work: Callable[[], T], seconds: float) -> T:
+    """Run `work` in a daemon thread and return or raise what it does. Raises TimeoutError and ThreadNotStarted."""
+    outcomes: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcomes.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            outcomes.put((None, error))
+
+    try:
+        Thread(target=run, daemon=True).start()
+    except RuntimeError:
+        raise ThreadNotStarted from None
+    try:
+        value, error = outcomes.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # without an error it is a T
+
+
+def _no_answer(error: Exception, *, sent: bool) -> NoAnswer:
+    # urllib3 derives refused connections and unknown names from its timeouts.
+    timeout = isinstance(error, TimeoutError | Urllib3TimeoutError) and not isinstance(error, NewConnectionError)
+    # A connection closed within the handshake is a reset like any other. Other TLS failures happen again.
+    tls_failed = isinstance(error, ssl.SSLError | Urllib3SSLError) and not isinstance(error, ssl.SSLEOFError)
+    return NoAnswer(
+        Reason.TAVUS_TIMEOUT if timeout else Reason.TAVUS_UNREACHABLE,
+        type(error).__name__,
+        sent=sent,
+        retryable=not tls_failed,
+    )
+
+
+class _WholeResponse(HTTPResponse):
+    """Rejects truncated headers and skips interim responses, which http.client accepts as final answers."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.fp: BufferedReader = _WholeLines(self.fp.detach())
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # http.client skips 100 alone (python/cpython#42550 is about the headers). After a 101 there is no HTTP to read.
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed has no private methods
+        interim = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
+        return version, HTTPStatus.CONTINUE if interim else status, reason
+
+
+class _WholeLines(BufferedReader):
+    """Raises IncompleteRead where the connection ends within a line (python/cpython#42550)."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise IncompleteRead(line)
+        return line
+
+
+def _read_body(response: Urllib3Response) -> bytes | None:
+    """Return the undecoded body, or None where it is larger than MAX_BODY_BYTES."""
+    if not 200 <= response.status <= 599:  # the final status codes (RFC 9110, 15)
+        raise BadStatusLine(str(response.status))
+    body = bytearray()
+    # read1, because read loads everything for a chunk with a negative size.
+    while chunk := response.read1(MAX_BODY_BYTES + 1 - len(body)):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)

@@ -1,133 +1,180 @@
-"""What an operator sees: a log line, metrics and a trace of each invocation, by Powertools.
+"""Logs, metrics and traces, by Powertools.
 
-Nothing here logs an event, a header or a body, and ids only once they are checked.
+Nothing here logs an event, a header or a body, and ids are logged only after validation. A failure of the telemetry
+never costs an answer.
 """
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 
 from end_conversation.conversation import Status
-from end_conversation.errors import InvalidSetting, TavusUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Literal
 
-    from end_conversation.conversation import Conversation, End, Result
+    from end_conversation.conversation import Conversation, Result
     from end_conversation.deadline import Deadline
-    from end_conversation.errors import RecordUnavailable, ResultNotPublished
+    from end_conversation.ending import End
 
-    type Door = Literal["http", "event"]
+    type Trigger = Literal["http", "event"]
 
-_ORIGIN_HINT = "Tavus may check the Origin: set TAVUS_ORIGIN to one that the deployment allows"
+# Maps every level name that Lambda or Powertools accepts to Powertools' spelling. For any other spelling, Powertools
+# raises TypeError when Lambda sets AWS_LAMBDA_LOG_LEVEL.
+_LOG_LEVELS = {
+    "TRACE": "DEBUG",
+    "NOTSET": "DEBUG",
+    "DEBUG": "DEBUG",
+    "INFO": "INFO",
+    "WARN": "WARNING",
+    "WARNING": "WARNING",
+    "ERROR": "ERROR",
+    "FATAL": "CRITICAL",
+    "CRITICAL": "CRITICAL",
+}
+_ORIGIN_HINT = "Tavus may check the Origin header: set TAVUS_ORIGIN to an origin that the deployment allows"
 
 
 class Telemetry:
-    """Logger, Metrics and Tracer of one deployment, set by Powertools' own variables. Raises InvalidSetting."""
+    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
-        try:
-            self._logger = Logger(service=service, utc=True, use_rfc3339=True, location=None)
-        except ValueError:
-            levels = "DEBUG, INFO, WARNING, ERROR or CRITICAL"
-            raise InvalidSetting(f"POWERTOOLS_LOG_LEVEL must be {levels} (and so must LOG_LEVEL)") from None
-        self._metrics = Metrics(
-            namespace=environ.get("POWERTOOLS_METRICS_NAMESPACE") or "EndConversation", service=service
-        )
+        namespace = environ.get("POWERTOOLS_METRICS_NAMESPACE") or "EndConversation"
+        variable = "POWERTOOLS_LOG_LEVEL" if environ.get("POWERTOOLS_LOG_LEVEL") else "LOG_LEVEL"
+        level = _LOG_LEVELS.get((environ.get(variable) or "INFO").strip().upper())
+        self._logger = Logger(service=service, level=level or "INFO", utc=True, use_rfc3339=True, location=None)
+        if level is None:
+            self._logger.warning("%s is not a log level, so INFO is used", variable)
+        self._metrics = Metrics(namespace=namespace, service=service)
+        # The Tracer cannot patch urllib3 2, and patching other libraries is a third of the cold start.
+        # Any, because Powertools' type of its provider lacks these methods of X-Ray's.
+        self._xray: Any = Tracer(service=service, auto_patch=False).provider
         self._environ = environ
-        # urllib3 2 is not among the libraries that the Tracer patches; not patching saves a third of the cold start.
-        self._tracer = Tracer(service=service, auto_patch=False)
 
     def instrument(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Let a Lambda handler log its context, never its event, and flush its metrics.
+        """Wrap a Lambda handler: its log lines name the invocation, and its metrics are flushed.
 
-        Lambda traces the invocation itself; a subsegment of our own around it would cost as much as Tavus' does.
+        Lambda traces the invocation itself, so there is no subsegment for it.
         """
-        measured = self._metrics.log_metrics(handler)
+
+        def measured(event: Any, context: Any) -> Any:
+            try:
+                return handler(event, context)
+            finally:
+                with _never_raising():
+                    self._metrics.flush_metrics()
+                self._metrics.clear_metrics()  # in case flushing failed
+
         return self._logger.inject_lambda_context(measured, log_event=False, clear_state=True)
 
     def observe(self, end: End) -> End:
-        """Trace and measure what is asked of Tavus."""
+        """Wrap the call to Tavus: it gets a trace subsegment, and its latency and attempts are measured."""
 
         def observed(conversation: Conversation, deadline: Deadline) -> Result:
-            outcome: Result | TavusUnavailable
-            subsegment: Any  # Powertools' type of it knows less than X-Ray's
-            begun = deadline.elapsed()
-            with self._tracer.provider.in_subsegment(name="Tavus", namespace="remote") as subsegment:
-                try:
-                    outcome = end(conversation, deadline)
-                except TavusUnavailable as unavailable:
-                    outcome = unavailable
-                    subsegment.add_fault_flag()
-                if outcome.tavus_status_code is not None:
-                    subsegment.put_http_meta("status", outcome.tavus_status_code)
-                subsegment.put_annotation("status", str(outcome.status))
-                subsegment.put_annotation("attempts", outcome.attempts)
-            milliseconds = (deadline.elapsed() - begun) * 1000
-            self._metrics.add_metric("tavus_latency", MetricUnit.Milliseconds, milliseconds)
-            self._metrics.add_metric("attempts", MetricUnit.Count, outcome.attempts)
-            # One or zero, so that its average is a share that an alarm can go by.
-            self._metrics.add_metric("tavus_answered", MetricUnit.Count, not isinstance(outcome, TavusUnavailable))
-            if isinstance(outcome, TavusUnavailable):
-                raise outcome
-            return outcome
+            start = deadline.elapsed()
+            subsegment: Any = None
+            with _never_raising():
+                subsegment = self._xray.begin_subsegment(name="Tavus", namespace="remote")
+            try:
+                result = end(conversation, deadline)
+                with _never_raising():
+                    self._measure_tavus(result, deadline.elapsed() - start)
+                with _never_raising():
+                    self._annotate(subsegment, result)
+                return result
+            finally:
+                # X-Ray returns no subsegment where there is no segment.
+                if subsegment is not None:
+                    with _never_raising():
+                        self._xray.end_subsegment()
 
         return observed
 
     def trace_header(self) -> str | None:
-        """Give the X-Ray trace header of this invocation, which Lambda's runtime sets for each."""
+        """Return the X-Ray trace header of the current invocation. Lambda's runtime sets it for each invocation."""
         return self._environ.get("_X_AMZN_TRACE_ID")
 
-    def outcome(
-        self,
-        door: Door,
-        conversation: Conversation,
-        outcome: Result | TavusUnavailable,
-        deadline: Deadline,
-    ) -> None:
-        """Log and count what became of a conversation."""
-        self._count(door, outcome.status)
+    def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        """Log and count the result of an invocation."""
         fields = {
-            "trigger": door,
+            "trigger": trigger,
             "deployment_id": conversation.deployment_id,
             "conversation_id": conversation.conversation_id,
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "attempts": outcome.attempts,
-            "tavus_status_code": outcome.tavus_status_code,
-            "tavus_request_id": outcome.tavus_request_id,
+            "status": result.status,
+            "reason": result.reason,
+            "attempts": result.attempts,
+            "tavus_status_code": result.tavus_status_code,
+            "tavus_request_id": result.tavus_request_id,
+            "failure": result.failure,
             "duration_ms": round(deadline.elapsed() * 1000),
         }
-        if outcome.tavus_status_code in (401, 403):
+        if result.tavus_status_code in (401, 403):
             fields["hint"] = _ORIGIN_HINT
-        if isinstance(outcome, TavusUnavailable):
-            self._logger.error(str(outcome), extra=fields)
-        elif outcome.status is Status.REJECTED:
-            self._logger.warning("conversation end rejected", extra=fields)
-        else:
-            self._logger.info("conversation end decided", extra=fields)
+        match result.status:
+            case Status.UNAVAILABLE:
+                log = self._logger.error
+            case Status.REJECTED:
+                log = self._logger.warning
+            case _:
+                log = self._logger.info
+        with _never_raising():
+            log("conversation %s", result.status, extra=fields)
+        self._count(trigger, result.status)
 
-    def invalid(self, door: Door, reason: str) -> None:
-        """Log and count a request or event that names no conversation."""
-        self._count(door, "invalid")
-        fields = {"trigger": door, "status": "invalid", "reason": reason}
-        self._logger.warning("no conversation named", extra=fields)
+    def invalid(self, trigger: Trigger, reason: str) -> None:
+        """Log and count a request or an event that names no conversation."""
+        with _never_raising():
+            fields = {"trigger": trigger, "status": "invalid", "reason": reason}
+            self._logger.warning("invalid request or event", extra=fields)
+        self._count(trigger, "invalid")
 
-    def record_failed(self, error: RecordUnavailable) -> None:
-        """Log and count that the table of ended conversations was of no help."""
-        self._metrics.add_metric("record_failed", MetricUnit.Count, 1)
-        self._logger.error("the table of ended conversations failed", extra={"reason": str(error)})
+    def record_failed(self, kind: str) -> None:
+        """Log and count that the table of ended conversations failed."""
+        self._failed("record_failed", "the table of ended conversations failed", kind)
 
-    def publish_failed(self, error: ResultNotPublished) -> None:
-        """Log and count that the event bus did not take a result."""
-        self._metrics.add_metric("publish_failed", MetricUnit.Count, 1)
-        self._logger.error("the result was not published", extra={"reason": str(error)})
+    def publish_failed(self, kind: str) -> None:
+        """Log and count that the event bus did not accept a result."""
+        self._failed("publish_failed", "the result was not published", kind)
 
-    def _count(self, door: Door, status: str) -> None:
-        self._metrics.add_dimension("trigger", door)
-        self._metrics.add_metric(status, MetricUnit.Count, 1)
+    def _failed(self, metric: str, message: str, kind: str) -> None:
+        with _never_raising():
+            self._logger.error(message, extra={"reason": kind})
+        with _never_raising():
+            self._metrics.add_metric(metric, MetricUnit.Count, 1)
+
+    def _count(self, trigger: Trigger, status: str) -> None:
+        with _never_raising():
+            self._metrics.add_dimension("trigger", trigger)
+            self._metrics.add_metric(status, MetricUnit.Count, 1)
+
+    def _measure_tavus(self, result: Result, seconds: float) -> None:
+        self._metrics.add_metric("tavus_latency", MetricUnit.Milliseconds, seconds * 1000)
+        self._metrics.add_metric("attempts", MetricUnit.Count, result.attempts)
+        # 1 or 0: the average is the share of answered calls, which an alarm watches.
+        self._metrics.add_metric("tavus_answered", MetricUnit.Count, result.status is not Status.UNAVAILABLE)
+
+    def _annotate(self, subsegment: Any, result: Result) -> None:
+        if subsegment is None:
+            return
+        if result.status is Status.UNAVAILABLE:
+            subsegment.add_fault_flag()
+        if result.tavus_status_code is not None:
+            subsegment.put_http_meta("status", result.tavus_status_code)
+        subsegment.put_annotation("status", str(result.status))
+        subsegment.put_annotation("attempts", result.attempts)
+
+
+@contextmanager
+def _never_raising() -> Iterator[None]:
+    """Report a failure of the telemetry on stderr, which Lambda logs, and go on."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - telemetry can fail in any way, and no failure may cost an answer
+        print(f"telemetry failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201 - the logger may be what failed

@@ -1,4 +1,4 @@
-"""What stands in for Lambda, for time, for the operator and for AWS in the tests."""
+"""Fakes for Lambda's context, time, telemetry, the record and AWS."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
+from end_conversation.conversation import Status
 from end_conversation.deadline import Clock
-from end_conversation.errors import RecordUnavailable
 from end_conversation.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
     from end_conversation.conversation import Conversation, Result
     from end_conversation.deadline import Deadline
-    from end_conversation.errors import ResultNotPublished, TavusUnavailable
-    from end_conversation.telemetry import Door
+    from end_conversation.telemetry import Trigger
 
 
 class Context(LambdaContext):
-    """What Lambda tells of an invocation that has so many milliseconds left."""
+    """Lambda's context of an invocation with this many milliseconds left."""
 
     _function_name = "end-conversation"
     _function_version = "$LATEST"
@@ -37,7 +36,7 @@ class Context(LambdaContext):
 
 
 class FakeClock(Clock):
-    """One line of time, from 22 November 2026 on, that moves only when told or slept on."""
+    """A clock that starts on 22 November 2026 and advances only by `sleep` and `advance`."""
 
     def __init__(self) -> None:
         self.elapsed = 0.0
@@ -61,47 +60,39 @@ class FakeTelemetry(Telemetry):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
-        self.outcomes: list[tuple[Door, Result | TavusUnavailable]] = []
-        self.invalids: list[tuple[Door, str]] = []
-        self.unpublished: list[ResultNotPublished] = []
+        self.results: list[tuple[Trigger, Result]] = []
+        self.invalids: list[tuple[Trigger, str]] = []
+        self.unpublished: list[str] = []
 
-    def outcome(
-        self, door: Door, conversation: Conversation, outcome: Result | TavusUnavailable, deadline: Deadline
-    ) -> None:
-        self.outcomes.append((door, outcome))
+    def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        self.results.append((trigger, result))
 
-    def invalid(self, door: Door, reason: str) -> None:
-        self.invalids.append((door, reason))
+    def invalid(self, trigger: Trigger, reason: str) -> None:
+        self.invalids.append((trigger, reason))
 
-    def publish_failed(self, error: ResultNotPublished) -> None:
-        self.unpublished.append(error)
+    def publish_failed(self, kind: str) -> None:
+        self.unpublished.append(kind)
 
 
 class FakeRecord:
-    """A table of one conversation that keeps the strongest result; it may be down, and is slow up to its limit."""
+    """Holds the record of one conversation. While it is down, it knows and keeps nothing."""
 
-    def __init__(self, clock: FakeClock, kept: Result | None = None, *, down: bool = False) -> None:
-        self._clock = clock
-        self.kept = kept
+    def __init__(self, known: Result | None = None, *, down: bool = False) -> None:
+        self.known = known
         self.down = down
-        self.recalls = 0
-        self.keeps: list[Result] = []
+        self.gets = 0
+        self.puts: list[Result] = []
 
-    def recall(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        self.recalls += 1
-        self._answer(deadline)
-        return self.kept
+    def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
+        self.gets += 1
+        return None if self.down else self.known
 
-    def keep(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        self._answer(deadline)
-        self.keeps.append(result)
-        if self.kept is None or result.status == "ended" or (result.settled and self.kept.status != "ended"):
-            self.kept = result
-
-    def _answer(self, deadline: Deadline) -> None:
-        self._clock.advance(deadline.left() / 4)
+    def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         if self.down:
-            raise RecordUnavailable("ResourceNotFoundException")
+            return
+        self.puts.append(result)
+        if self.known is None or self.known.status is not Status.ENDED or result.status is Status.ENDED:
+            self.known = result
 
 
 class _Body(BytesIO):
@@ -110,7 +101,7 @@ class _Body(BytesIO):
 
 
 def let_aws_answer(client: Any, *answers: tuple[int, bytes]) -> list[object]:
-    """Let a boto3 client meet these HTTP answers, each a status and a body, one a request; the requests it makes."""
+    """Give a boto3 client these HTTP answers, a status and a body each. Returns the list of the requests it makes."""
     requests: list[object] = []
 
     def answer(request: Any, **_: object) -> AWSResponse:

@@ -1,13 +1,12 @@
-"""The event bus behind one method: publishes a result, or raises."""
+"""The event bus that results are published on."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.aws import AwsRefused, ask
-from end_conversation.errors import ResultNotPublished
-from end_conversation.events import RESULT_DETAIL_TYPE
+from end_conversation.aws.client import RETRYABLE_CODES, call_with_retry
+from end_conversation.errors import AwsCallFailed, ResultNotPublished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
 
     from end_conversation.deadline import Clock, Deadline
 
-MAX_SECONDS = 4
-
 
 class EventBus:
-    """Publishes results on one bus, under one source."""
+    """Publishes events under one source. `trace_header` returns the X-Ray trace header of the invocation."""
 
     def __init__(
         self, client: EventBridgeClient, name: str, source: str, trace_header: Callable[[], str | None], clock: Clock
@@ -32,26 +29,27 @@ class EventBus:
         self._trace_header = trace_header
         self._clock = clock
 
-    def publish(self, detail: dict[str, Any], deadline: Deadline) -> None:
-        """Put one result on the bus before the deadline. Raises ResultNotPublished with the kind of the failure."""
+    def publish(self, detail_type: str, detail: dict[str, Any], deadline: Deadline) -> None:
+        """Put one event on the bus. Raises ResultNotPublished with the kind of the failure."""
         entry: PutEventsRequestEntryTypeDef = {
             "EventBusName": self._name,
             "Source": self._source,
-            "DetailType": RESULT_DETAIL_TYPE,
+            "DetailType": detail_type,
             "Detail": json.dumps(detail),
         }
         if trace_header := self._trace_header():
             entry["TraceHeader"] = trace_header
         try:
-            ask(lambda: self._put(entry), min(deadline.left(), MAX_SECONDS), self._clock)
-        except AwsRefused as refused:
-            raise ResultNotPublished(str(refused)) from None
+            call_with_retry(lambda: self._put(entry), deadline, self._clock)
+        except AwsCallFailed as error:
+            raise ResultNotPublished(error.kind) from None
 
     def _put(self, entry: PutEventsRequestEntryTypeDef) -> None:
         response = self._client.put_events(Entries=[entry])
+        # PutEvents reports a refused entry within a 200. A truncated 200 has no FailedEntryCount at all.
         if response.get("FailedEntryCount") == 0:
             return
         match response.get("Entries"):
             case [{"ErrorCode": str(code)}]:
-                raise AwsRefused(code)
-        raise AwsRefused("an answer cut short", may_pass=True)
+                raise AwsCallFailed(code, retryable=code in RETRYABLE_CODES)
+        raise AwsCallFailed("IncompleteAnswer", retryable=True)

@@ -1,4 +1,4 @@
-"""The settings of a deployment: what is taken, and what stops the cold start with one sentence."""
+"""The settings of a deployment: which values are valid, and what an error says about the others."""
 
 import pytest
 
@@ -8,8 +8,7 @@ from end_conversation.settings import Origin, Settings
 ALLOWED = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
 
 
-def test_defaults_call_tavus_and_publish_nowhere() -> None:
-    """With the allow-list alone a deployment calls Tavus itself, over HTTPS, and takes HTTP only."""
+def test_the_allow_list_is_the_only_setting_without_a_default() -> None:
     settings = Settings.read(ALLOWED)
 
     assert settings.tavus_api_url == Origin("https", "tavusapi.com", 443)
@@ -17,6 +16,7 @@ def test_defaults_call_tavus_and_publish_nowhere() -> None:
     assert settings.event_bus_name is None
     assert settings.result_source == "tavus.conversations"
     assert settings.ended_table_name is None
+    assert (settings.ssl_cert_file, settings.aws_ca_bundle) == (None, None)
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -26,8 +26,7 @@ def test_empty_variables_count_as_unset() -> None:
     assert Settings.read(ALLOWED | dict.fromkeys(names, "")) == Settings.read(ALLOWED)
 
 
-def test_allow_list_ignores_spaces_around_ids() -> None:
-    """Ids are listed as people write lists."""
+def test_the_allow_list_ignores_spaces_around_ids() -> None:
     allowed = Settings.read({"ALLOWED_DEPLOYMENT_IDS": " d1, 3f0c9a1e-0000-4000-8000-1234567890ab ,d-3"})
 
     assert "d1" in allowed.allowed_deployment_ids
@@ -36,8 +35,7 @@ def test_allow_list_ignores_spaces_around_ids() -> None:
     assert "" not in allowed.allowed_deployment_ids
 
 
-def test_star_allows_every_deployment() -> None:
-    """Allowing everyone is possible, and has to be said."""
+def test_a_star_allows_every_deployment() -> None:
     assert "anything" in Settings.read({"ALLOWED_DEPLOYMENT_IDS": "*"}).allowed_deployment_ids
 
 
@@ -52,8 +50,7 @@ def test_star_allows_every_deployment() -> None:
         ("http://[::1]:8080", Origin("http", "::1", 8080)),
     ],
 )
-def test_an_origin_is_taken_as_tavus(url: str, origin: Origin) -> None:
-    """Any https origin may stand for Tavus, and plain http where nothing leaves the machine."""
+def test_the_api_url_is_an_https_origin_or_a_loopback_one(url: str, origin: Origin) -> None:
     assert Settings.read(ALLOWED | {"TAVUS_API_URL": url}).tavus_api_url == origin
 
 
@@ -109,8 +106,8 @@ WRONG_ORIGINS = [
         ("ENDED_TABLE_NAME", "my table"),
     ],
 )
-def test_a_wrong_setting_is_named_and_its_value_is_not_quoted(variable: str, value: str) -> None:
-    """The cold start stops with one sentence that names the variable; a value can hold a secret."""
+def test_a_wrong_setting_is_named_but_not_quoted(variable: str, value: str) -> None:
+    """A value may contain a secret."""
     with pytest.raises(InvalidSetting, match=f"^{variable} must be ") as refused:
         Settings.read(ALLOWED | {variable: value})
 
@@ -118,13 +115,22 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_quoted(variable: str, val
     assert "\n" not in str(refused.value)
 
 
-def test_a_missing_allow_list_stops_the_cold_start() -> None:
-    """Nobody allows every deployment by forgetting a variable."""
+def test_a_missing_allow_list_is_an_error() -> None:
+    """A forgotten variable must not allow every deployment."""
     with pytest.raises(InvalidSetting, match="^ALLOWED_DEPLOYMENT_IDS must be "):
         Settings.read({})
 
 
 @pytest.mark.parametrize("bus", ["default", "my-bus", "arn:aws:events:eu-west-1:123456789012:event-bus/my-bus"])
-def test_a_bus_is_named_or_given_as_arn(bus: str) -> None:
-    """PutEvents takes either."""
+def test_an_event_bus_is_a_name_or_an_arn(bus: str) -> None:
     assert Settings.read(ALLOWED | {"EVENT_BUS_NAME": bus}).event_bus_name == bus
+
+
+@pytest.mark.parametrize("table", ["ended", "arn:aws:dynamodb:eu-west-1:123456789012:table/ended"])
+def test_a_table_is_a_name_or_an_arn(table: str) -> None:
+    assert Settings.read(ALLOWED | {"ENDED_TABLE_NAME": table}).ended_table_name == table
+
+
+@pytest.mark.parametrize("origin", ["https://www.example.com", "http://shop.example:8080"])
+def test_the_sent_origin_is_used_as_it_is(origin: str) -> None:
+    assert Settings.read(ALLOWED | {"TAVUS_ORIGIN": origin}).tavus_origin == origin

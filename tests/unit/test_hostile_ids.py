@@ -1,4 +1,4 @@
-"""Ids that are more than an id: through every trigger and in either place, none of them reaches a server."""
+"""Malformed and malicious ids: none of them reaches Tavus, through any trigger and in either place."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from moto import mock_aws
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import InvalidEvent
-from tests.fakes import Context
-from tests.fault_server import FaultServer, answer
+from tests.unit.fakes import Context
+from tests.unit.fault_server import FaultServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-EVENTS = Path(__file__).parent.parent / "events"
+EVENTS = Path(__file__).parents[2] / "events"
 
 type Ids = dict[str, Any]
 type Handler = Callable[[Any, Any], Any]
@@ -92,19 +92,17 @@ def ids_with(hostile: Any, place: str) -> Ids:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    """Stands in for Tavus, and knows everything that was sent there."""
+    """Stands in for Tavus, and remembers every request."""
     with FaultServer(answer(404)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def handler(server: FaultServer) -> Iterator[Handler]:
-    """The handler as Lambda would compose it, for requests and for events."""
+    """The composed handler, for requests and for events."""
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        yield bootstrap(
-            {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "default"},
-        )
+        yield bootstrap({"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "default"})
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +113,10 @@ def _nothing_sent_yet(server: FaultServer) -> None:
 @either_place
 @pytest.mark.parametrize("trigger", BY_PARAMETERS)
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_in_path_parameters(handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str) -> None:
-    """A hostile id among the path parameters is refused, also where the path itself would name a conversation."""
+def test_a_hostile_path_parameter_is_an_invalid_id(
+    handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str
+) -> None:
+    """The path of these requests has valid ids, and does not help."""
     event = BY_PARAMETERS[trigger](ids_with(HOSTILE[hostile], place))
 
     response = handler(event, Context())
@@ -128,8 +128,9 @@ def test_in_path_parameters(handler: Handler, server: FaultServer, trigger: str,
 @either_place
 @pytest.mark.parametrize("trigger", BY_PATH)
 @pytest.mark.parametrize("hostile", HOSTILE_TEXTS)
-def test_in_the_path(handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str) -> None:
-    """A hostile id in the path is refused, or makes it another path."""
+def test_a_hostile_path_is_an_invalid_id_or_unknown(
+    handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str
+) -> None:
     text = HOSTILE_TEXTS[hostile]
     event = BY_PATH[trigger](ids_with(text, place))
 
@@ -142,8 +143,7 @@ def test_in_the_path(handler: Handler, server: FaultServer, trigger: str, hostil
 
 @either_place
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_in_an_event(handler: Handler, server: FaultServer, hostile: str, place: str) -> None:
-    """An event with a hostile id is raised, for the failure queue."""
+def test_an_event_with_a_hostile_id_is_invalid(handler: Handler, server: FaultServer, hostile: str, place: str) -> None:
     event = sample("session-timeout", detail=ids_with(HOSTILE[hostile], place))
 
     with pytest.raises(InvalidEvent):
@@ -160,8 +160,8 @@ def test_in_an_event(handler: Handler, server: FaultServer, hostile: str, place:
     ],
     ids=[*(f"{name} by parameters" for name in BY_PARAMETERS), *(f"{name} by path" for name in BY_PATH), "event"],
 )
-def test_an_id_that_is_one(handler: Handler, server: FaultServer, event: dict[str, Any]) -> None:
-    """Through each of these triggers an id that is no more than that reaches Tavus, once and at the right path."""
+def test_valid_ids_reach_tavus_once(handler: Handler, server: FaultServer, event: dict[str, Any]) -> None:
+    """Without this, the tests above would pass if no request ever reached Tavus."""
     handler(event, Context())
 
     assert [request.path for request in server.requests] == ["/v2/deployments/d1/conversations/c1/end"]

@@ -16,9 +16,10 @@ print(*sys.modules.keys() - before)
 
 
 def cold_start(environ: dict[str, str]) -> set[str]:
-    """The modules that a cold start loads. Raises CalledProcessError, with what was said, where it fails."""
-    # Where LAMBDA_TASK_ROOT is not set, as it is on Lambda, the X-Ray SDK makes a client of its own.
+    """Return the names of the modules that a cold start loads. Raises CalledProcessError if the start fails."""
+    # Lambda sets LAMBDA_TASK_ROOT. Without it, the X-Ray SDK loads botocore.
     variables = clean_environment(**AWS_CLIENT, LAMBDA_TASK_ROOT="/var/task", PYTHONPATH=str(ROOT / "src"), **environ)
     command = [sys.executable, "-c", _SCRIPT]
     ran = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)  # noqa: S603 - no shell
-    return set(ran.stdout.split())
+    # A log line may come first.
+    return set(ran.stdout.splitlines()[-1].split())

@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that answers by script, however wrongly, and remembers what reached it."""
+"""A server on 127.0.0.1 that follows a script, faults included, and remembers the requests it received."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 type Step = bytes | Callable[[Peer], object]
 type Reply = Step | tuple[Step, ...]
-"""Bytes are sent and functions called, one after the other; the connection then waits for its next request."""
+"""Bytes are sent and functions are called, in order. Then the connection waits for its next request."""
 
 PATIENCE_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request; the names of `headers` are in lower case."""
+    """A whole request. The names of `headers` are in lower case."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Request:
 
 
 class Peer:
-    """A client on one connection, as a script sees it."""
+    """The client of one connection, as the steps of a script see it."""
 
     request: Request
 
@@ -52,12 +52,12 @@ class Peer:
 
     @property
     def protocol(self) -> str | None:
-        """What the client offered to speak over TLS, by its name in ALPN."""
+        """The protocol negotiated in the TLS handshake (ALPN)."""
         assert isinstance(self._socket, ssl.SSLSocket)
         return self._socket.selected_alpn_protocol()
 
     def next_request(self) -> bool:
-        """Wait for one more whole request; False once the client has left."""
+        """Wait for the next whole request. False if the client leaves instead."""
         while b"\r\n\r\n" not in self._unread:
             if not self._unread:
                 self.quiet.set()
@@ -92,41 +92,41 @@ class Peer:
         self.sent += len(data)
 
     def send_unprotected(self, data: bytes) -> None:
-        """Send below TLS, as whatever broke in between would."""
+        """Send plain bytes on a TLS connection."""
         socket.socket.sendall(self._socket, data)
 
     def receive(self) -> bytes:
-        """What the client sends next; nothing once it has left."""
+        """Wait for the next bytes. Empty if the client leaves instead."""
         data = self._socket.recv(2**16)
         self.received += len(data)
         return data
 
     def wait(self, seconds: float) -> None:
-        """Let time pass while the server runs. Raises ConnectionError once it does not."""
+        """Wait. Raises ConnectionError as soon as the server stops."""
         if self._over.wait(seconds):
             raise ConnectionError
 
     def shut(self) -> None:
-        """End whatever goes on here, from any thread."""
-        # SSLSocket's own shutdown would turn to plain text under a thread that reads.
+        """End the connection, from any thread."""
+        # SSLSocket's own shutdown would make a reading thread read plain text.
         with suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Leave as programs do, with a FIN."""
+        """Leave with a FIN, as programs do."""
         self.shut()
         self._socket.close()
 
     def reset(self) -> None:
-        """Leave as a crash or a middlebox does, with a RST."""
+        """Leave with an RST, as a crash or a middlebox does."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
 
 class FaultServer:
-    """Plays a reply of the script for each request, the last of them ever again; or a greeting on each connection.
+    """Plays the next reply of the script for each request, and repeats the last one. Greets each connection first.
 
-    At its end all threads are stopped, and the client must have left each connection that isn't waiting for a request.
+    On exit, it asserts that the client has left every connection except those that are idle, and stops its threads.
     """
 
     def __init__(self, *script: Reply, greeting: Reply | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -134,8 +134,10 @@ class FaultServer:
         self._greeting = greeting
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
-        # Small, so that not much more is sent than is read.
+        # A small buffer, so that `sent` is close to what the client reads.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
+        # As servers do. Otherwise each answer over TLS waits 40 ms for an acknowledgement.
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._acceptor = Thread(target=self._accept)
         self._over = Event()
         self._last_address: object = None
@@ -149,17 +151,17 @@ class FaultServer:
 
     @property
     def connections(self) -> int:
-        """How many connections were made."""
+        """How many connections the server accepted."""
         return len(self._peers)
 
     @property
     def received(self) -> int:
-        """How many bytes arrived, whole requests or not."""
+        """How many bytes arrived, in whole requests or not."""
         return sum(peer.received for peer in self._peers.values())
 
     @property
     def sent(self) -> int:
-        """How many bytes were sent; the kernels hold those that were not read."""
+        """How many bytes were sent. The kernel may hold some that the client did not read."""
         return sum(peer.sent for peer in self._peers.values())
 
     def __enter__(self) -> Self:
@@ -167,7 +169,7 @@ class FaultServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # This connection is accepted after all others: then no more will come.
+        # This connection is accepted after all others.
         with socket.socket() as last:
             last.bind(("127.0.0.1", 0))
             self._last_address = last.getsockname()
@@ -179,7 +181,7 @@ class FaultServer:
         for thread, peer in self._peers.items():
             peer.shut()
             thread.join()
-        assert all_quiet, "the client stays in a connection that it gave up"
+        assert all_quiet, "the client did not close a connection that it abandoned"
 
     def _accept(self) -> None:
         while True:
@@ -193,7 +195,7 @@ class FaultServer:
             thread.start()
 
     def _serve(self, peer: Peer) -> None:
-        # A client leaves when it likes, in the middle of a handshake too.
+        # A client may leave at any moment, also within a handshake.
         with suppress(OSError):
             if self._tls is not None:
                 peer.secure(self._tls)
@@ -207,7 +209,7 @@ class FaultServer:
 
 
 def serving_tls(authority: trustme.CA, host: str = "127.0.0.1", valid_until: datetime | None = None) -> ssl.SSLContext:
-    """What a server with a certificate of that authority needs."""
+    """The TLS context of a server whose certificate that authority has issued."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     authority.issue_cert(host, not_after=valid_until).configure_cert(context)
@@ -215,7 +217,7 @@ def serving_tls(authority: trustme.CA, host: str = "127.0.0.1", valid_until: dat
 
 
 def answer(status: int, body: bytes = b"", *headers: str, keep: bool = False) -> bytes:
-    """A whole answer, after which the connection is closed or kept."""
+    """A whole answer. With `keep`, the connection stays open after it."""
     lines = [f"HTTP/1.1 {status} Some Reason", f"Content-Length: {len(body)}", *headers]
     if not keep:
         lines.append("Connection: close")
@@ -228,18 +230,18 @@ def close(peer: Peer) -> None:
 
 
 def reset(peer: Peer) -> None:
-    """Leave with a RST."""
+    """Leave with an RST."""
     peer.reset()
 
 
 def hang(peer: Peer) -> None:
-    """Say nothing until the client leaves."""
+    """Send nothing until the client leaves."""
     while peer.receive():
         pass
 
 
 def drip(data: bytes, every: float = 0.05) -> Step:
-    """Send a byte at a time."""
+    """Send one byte at a time."""
 
     def step(peer: Peer) -> None:
         for position in range(len(data)):
@@ -250,7 +252,7 @@ def drip(data: bytes, every: float = 0.05) -> Step:
 
 
 def endlessly(data: bytes, every: float = 0) -> Step:
-    """Send the same again and again until the client leaves."""
+    """Send the same bytes again and again until the client leaves."""
 
     def step(peer: Peer) -> None:
         while True:
@@ -262,7 +264,7 @@ def endlessly(data: bytes, every: float = 0) -> Step:
 
 @contextmanager
 def unused_port() -> Iterator[int]:
-    """A port of ours where nobody listens: connections are refused."""
+    """A port that refuses connections."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -270,7 +272,7 @@ def unused_port() -> Iterator[int]:
 
 @contextmanager
 def full_port() -> Iterator[int]:
-    """A port whose queue of connections is full: to connect there hangs."""
+    """A port whose backlog is full: connecting to it hangs."""
     with ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))

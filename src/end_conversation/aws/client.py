@@ -1,0 +1,114 @@
+"""boto3 clients that load no CA bundle of their own, and the one retry of a call to AWS."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import boto3
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3Session
+from urllib3 import PoolManager, Timeout
+
+from end_conversation.errors import AwsCallFailed
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from botocore.awsrequest import AWSPreparedRequest
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+
+    from end_conversation.deadline import Clock, Deadline
+
+# The limits for connecting to one address and for each read. They bound a try: AWS has no thread of its own.
+CONNECT_SECONDS, READ_SECONDS = 1, 1.5
+TRY_SECONDS = CONNECT_SECONDS + READ_SECONDS
+PAUSE_SECONDS = 0.2
+
+_FAILED = {"InternalException", "InternalFailure", "InternalServerError", "ServiceUnavailable"}
+_TIMED_OUT = {"RequestTimeout", "RequestTimeoutException"}
+_THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
+_OVER_CAPACITY = {"LimitExceededException", "ProvisionedThroughputExceededException"}
+_IN_CONFLICT = {"ReplicatedWriteConflictException"}
+# A signature expires in a sandbox that is frozen, or whose clock jumps. The second try signs again.
+_BADLY_SIGNED = {"InvalidSignatureException", "SignatureDoesNotMatch"}
+_BADLY_TIMED = {"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}
+# Error codes of AWS, in errors and in the entries of PutEvents, after which a second try can succeed.
+RETRYABLE_CODES = _FAILED | _TIMED_OUT | _THROTTLED | _OVER_CAPACITY | _IN_CONFLICT | _BADLY_SIGNED | _BADLY_TIMED
+
+
+@overload
+def create_client(service: Literal["dynamodb"], tls: ssl.SSLContext) -> DynamoDBClient: ...
+@overload
+def create_client(service: Literal["events"], tls: ssl.SSLContext) -> EventBridgeClient: ...
+def create_client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> object:
+    """Create a boto3 client that tries once and connects with this TLS context.
+
+    botocore's own HTTP session loads a CA bundle for each connection, which takes longer than the whole rest of a
+    first call, and it accepts no TLS context (boto/botocore#3171). So its session is replaced.
+    """
+    # At level DEBUG, botocore logs whole requests and answers.
+    logging.getLogger("botocore").propagate = False
+    # `verify=True` stops botocore from reading AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE: the TLS context decides.
+    config = Config(retries={"total_max_attempts": 1, "mode": "standard"})
+    client: Any = boto3.client(service, config=config, verify=True)
+    endpoint: Any = getattr(client, "_endpoint", None)  # botocore has no public way, see above
+    if not isinstance(getattr(endpoint, "http_session", None), URLLib3Session):
+        raise TypeError("this botocore keeps its HTTP session elsewhere: adapt create_client")
+    endpoint.http_session = _HttpSession(tls)
+    return client
+
+
+class _HttpSession:
+    """Sends signed requests, in place of botocore's own session."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        timeout = Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+        self._pool = PoolManager(ssl_context=tls, timeout=timeout, retries=False)
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        # Any, because botocore's type stubs demand HTTPHeaders where botocore itself passes urllib3's.
+        response: Any = self._pool.urlopen(
+            request.method,
+            request.url,
+            body=request.body,
+            headers=request.headers,
+            preload_content=False,
+        )
+        return AWSResponse(request.url, response.status, response.headers, response)
+
+
+def call_with_retry[T](call: Callable[[], T], deadline: Deadline, clock: Clock, keep_seconds: float = 0) -> T:
+    """Make a call, and once more if that can help and there is time. Raises AwsCallFailed.
+
+    The second try helps if AWS throttles or fails for a moment, and if a kept connection or a signature did not survive
+    a frozen sandbox. It leaves `keep_seconds` of the deadline for later calls.
+    """
+    try:
+        return _call(call)
+    except AwsCallFailed as error:
+        if not error.retryable or deadline.left() < PAUSE_SECONDS + TRY_SECONDS + keep_seconds:
+            raise
+    clock.sleep(PAUSE_SECONDS)
+    return _call(call)
+
+
+def _call[T](call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except AwsCallFailed:
+        raise
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        status_code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        retryable = code in RETRYABLE_CODES or status_code >= 500  # noqa: PLR2004 - server errors
+        raise AwsCallFailed(code, retryable=retryable) from None
+    except BotoCoreError as error:
+        # Missing credentials or a wrong parameter. Nothing was sent, and a second try would fail in the same way.
+        raise AwsCallFailed(type(error).__name__, retryable=False) from None
+    except Exception as error:  # noqa: BLE001 - urllib3's errors, and whatever botocore's parser raises on a bad answer
+        raise AwsCallFailed(type(error).__name__, retryable=True) from None

@@ -1,0 +1,290 @@
+"""The composed handler: which door an event goes to, and what stops a cold start."""
+
+import json
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+from uuid import uuid4
+
+import pytest
+import trustme
+
+from end_conversation.bootstrap import bootstrap
+from end_conversation.errors import InvalidSetting, TavusUnavailable, UnsupportedEvent
+from tests.unit.cold_start import cold_start
+from tests.unit.fakes import Context
+from tests.unit.fault_server import FaultServer, answer, serving_tls
+
+EVENTS = Path(__file__).parents[2] / "events"
+PATH = "/v2/deployments/d1/conversations/c1/end"
+HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
+WITH_EVENTS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus", "ENDED_TABLE_NAME": "ended"}
+ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
+PUBLISHED = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
+
+type Handler = Callable[[Any, Any], Any]
+
+
+def sample(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
+    return event
+
+
+@pytest.fixture(scope="module")
+def handlers() -> Iterator[tuple[dict[str, Handler], FaultServer]]:
+    """A handler for HTTP only and one for events too, both of which allow every deployment, and their Tavus."""
+    with FaultServer() as tavus, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        yield {"http": bootstrap(settings), "events": bootstrap(WITH_EVENTS | settings)}, tavus
+
+
+def test_a_deployment_that_is_not_allowed_is_a_403_without_an_attempt(capsys: pytest.CaptureFixture[str]) -> None:
+    # Powertools keeps one logger a service, with the stdout of its creation.
+    response = bootstrap(HTTP_ONLY | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})(sample("http-api"), Context())
+
+    assert response["statusCode"] == 403
+    assert json.loads(response["body"])["reason"] == "deployment_not_allowed"
+    [line, _] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["attempts"] == 0
+
+
+def test_a_deployment_that_is_not_allowed_asks_neither_tavus_nor_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer() as tavus, FaultServer(PUBLISHED) as table_and_bus:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        bootstrap(WITH_EVENTS | {"TAVUS_API_URL": tavus.url})(sample("session-timeout"), Context(60_000))
+
+    assert tavus.connections == 0
+    [published] = table_and_bus.requests
+    [entry] = json.loads(published.body)["Entries"]
+    assert json.loads(entry["Detail"])["reason"] == "deployment_not_allowed"
+
+
+def test_an_event_without_a_bus_is_unsupported() -> None:
+    """The error names the setting that is missing."""
+    with pytest.raises(UnsupportedEvent, match="EVENT_BUS_NAME"):
+        bootstrap(HTTP_ONLY)(sample("session-timeout"), Context())
+
+
+@pytest.mark.parametrize("deployment", ["http", "events"])
+def test_every_deployment_handles_http(handlers: tuple[dict[str, Handler], FaultServer], deployment: str) -> None:
+    response = handlers[0][deployment](sample("http-api") | {"rawPath": "/"}, Context())
+
+    assert response["statusCode"] == 404
+
+
+ARN = "arn:aws:execute-api:eu-west-1:111122223333:a1b2c3d4e5/prod/POST/v2/deployments/d1/conversations/c1/end"
+WEBSOCKET = {
+    "eventType": "MESSAGE",
+    "routeKey": "$default",
+    "messageId": "FB8DLdp2joECJcQ=",
+    "messageDirection": "IN",
+    "connectionId": "FB8C0cbWjoECJcQ=",
+    "stage": "prod",
+    "apiId": "a1b2c3d4e5",
+}
+REST = {"resourcePath": PATH, "httpMethod": "POST", "path": f"/prod{PATH}", "stage": "prod", "apiId": "a1b2c3d4e5"}
+HTTP_API = {
+    "apiId": "a1b2c3d4e5",
+    "http": {"method": "POST", "path": PATH, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": "curl"},
+    "routeKey": "$default",
+    "stage": "$default",
+}
+# What other services send, shortened. Where a payload has a path, it is the path of an end.
+OTHER_SERVICES: dict[str, Any] = {
+    "WebSocket $connect": {
+        "headers": {"Host": "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com", "Sec-WebSocket-Version": "13"},
+        "requestContext": WEBSOCKET | {"eventType": "CONNECT", "routeKey": "$connect"},
+        "isBase64Encoded": False,
+    },
+    "WebSocket message": {"requestContext": WEBSOCKET, "body": '{"action": "end"}', "isBase64Encoded": False},
+    "VPC Lattice": {
+        "version": "2.0",
+        "path": PATH,
+        "method": "POST",
+        "headers": {"host": ["example.com"]},
+        "requestContext": {
+            "serviceNetworkArn": "arn:aws:vpc-lattice:eu-west-1:111122223333:servicenetwork/sn-0bf3f2882e9cc805a",
+            "serviceArn": "arn:aws:vpc-lattice:eu-west-1:111122223333:service/svc-0a40eebed65f8d69c",
+            "identity": {"sourceVpcArn": "arn:aws:ec2:eu-west-1:111122223333:vpc/vpc-0b8276c84697e7339"},
+            "region": "eu-west-1",
+            "timeEpoch": "1690497599177430",
+        },
+        "isBase64Encoded": False,
+    },
+    "destination record": {
+        "version": "1.0",
+        "timestamp": "2026-11-22T20:17:03.568Z",
+        "requestContext": {
+            "requestId": "e4b46cbf-b738-xmpl-8880-a18cdf61200e",
+            "functionArn": "arn:aws:lambda:eu-west-1:111122223333:function:end-conversation:$LATEST",
+            "condition": "RetriesExhausted",
+            "approximateInvokeCount": 3,
+        },
+        "requestPayload": sample("session-timeout"),
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "responsePayload": {"errorType": "TavusUnavailable", "errorMessage": "tavus_error after 3 attempts: HTTP 503"},
+    },
+    "REST API authorizer": {
+        "type": "REQUEST",
+        "methodArn": ARN,
+        "resource": "/{proxy+}",
+        "path": PATH,
+        "httpMethod": "POST",
+        "pathParameters": {"proxy": PATH},
+        "requestContext": REST,
+    },
+    "HTTP API authorizer 1.0": {
+        "version": "1.0",
+        "type": "REQUEST",
+        "methodArn": ARN,
+        "identitySource": "token",
+        "authorizationToken": "token",
+        "resource": PATH,
+        "path": PATH,
+        "httpMethod": "POST",
+        "requestContext": REST,
+    },
+    "HTTP API authorizer 2.0": {
+        "version": "2.0",
+        "type": "REQUEST",
+        "routeArn": ARN,
+        "identitySource": ["token"],
+        "routeKey": "$default",
+        "rawPath": PATH,
+        "rawQueryString": "",
+        "requestContext": HTTP_API,
+    },
+    "TOKEN authorizer": {"type": "TOKEN", "authorizationToken": "token", "methodArn": ARN},
+    "AppSync authorizer": {
+        "authorizationToken": "token",
+        "requestContext": {"apiId": "aaaaaa123123123example123", "queryString": "mutation End {end}", "variables": {}},
+        "requestHeaders": {"host": "example.appsync-api.eu-west-1.amazonaws.com"},
+    },
+}
+NOT_AN_EVENT: list[Any] = [None, [], "", 5, True, {}, {"Records": []}, {"detail": {}}]
+NOT_A_METHOD: list[Any] = [None, 5, True, ["POST"], {"POST": 1}]
+UNSUPPORTED: dict[str, Any] = {
+    **OTHER_SERVICES,
+    **{repr(event): event for event in NOT_AN_EVENT},
+    "list of events": [sample("session-timeout")],
+    "no method": {"requestContext": {"http": {}}, "rawPath": PATH},
+    "null context": {"requestContext": None, "rawPath": PATH},
+    **{f"HTTP API method {m!r}": {"requestContext": {"http": {"method": m}}, "rawPath": PATH} for m in NOT_A_METHOD},
+    **{f"REST API method {m!r}": {"requestContext": {}, "httpMethod": m, "path": PATH} for m in NOT_A_METHOD},
+}
+
+
+@pytest.mark.parametrize("deployment", ["http", "events"])
+@pytest.mark.parametrize("event", UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_an_event_of_another_kind_is_unsupported(
+    handlers: tuple[dict[str, Handler], FaultServer], deployment: str, event: Any
+) -> None:
+    by_deployment, tavus = handlers
+
+    with pytest.raises(UnsupportedEvent, match="^the event is neither an HTTP request from API Gateway nor an Event"):
+        by_deployment[deployment](event, Context())
+
+    assert tavus.connections == 0
+
+
+@pytest.mark.parametrize("named", [set(), {"SSL_CERT_FILE"}, {"SSL_CERT_FILE", "AWS_CA_BUNDLE"}])
+def test_a_cold_start_loads_one_ca_bundle(ca_bundle: str, monkeypatch: pytest.MonkeyPatch, named: set[str]) -> None:
+    """It serves both Tavus and AWS, unless two different ones are named."""
+    loaded = Mock(wraps=ssl.create_default_context)
+    monkeypatch.setattr(ssl, "create_default_context", loaded)
+
+    bootstrap(WITH_EVENTS | dict.fromkeys(named, ca_bundle))
+
+    assert loaded.call_count == 1
+
+
+def test_a_session_timeout_goes_to_tavus_the_table_and_the_bus(
+    authority: trustme.CA, ca_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tavus and AWS are each trusted by their own CA bundle. Tavus is offered HTTP/1.1. The event has a trace."""
+    aws = trustme.CA()
+    aws.cert_pem.write_to_path(aws_bundle := str(tmp_path / "aws.pem"))
+    offered: list[str | None] = []
+    with (
+        FaultServer((lambda peer: offered.append(peer.protocol), ENDED), tls=serving_tls(authority)) as tavus,
+        FaultServer(answer(200, b"{}"), PUBLISHED, tls=serving_tls(aws)) as table_and_bus,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        settings = WITH_EVENTS | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        settings |= {"SSL_CERT_FILE": ca_bundle, "AWS_CA_BUNDLE": aws_bundle, "_X_AMZN_TRACE_ID": "Root=1-2-3"}
+        bootstrap(settings)(sample("session-timeout"), Context(60_000))
+
+    written, published = table_and_bus.requests
+    assert json.loads(written.body)["Item"]["status"] == {"S": "ended"}
+    [entry] = json.loads(published.body)["Entries"]
+    assert json.loads(entry["Detail"])["status"] == "ended"
+    assert entry["TraceHeader"] == "Root=1-2-3"
+    assert offered == ["http/1.1"]
+
+
+def test_the_certificate_of_another_host_is_rejected(
+    authority: trustme.CA, ca_bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a call to AWS, which shares the TLS context."""
+    with (
+        FaultServer(ENDED, tls=serving_tls(authority, host="other.test")) as tavus,
+        FaultServer(answer(200, b"{}"), tls=serving_tls(authority)) as table,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table.url)
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url, "SSL_CERT_FILE": ca_bundle}
+        handler = bootstrap(WITH_EVENTS | settings)
+        for _ in range(2):
+            with pytest.raises(
+                TavusUnavailable, match=r"^tavus_unreachable: SSLCertVerificationError \(attempts: 1\)$"
+            ):
+                handler(sample("session-timeout"), Context(60_000))
+
+    assert (tavus.connections, tavus.requests, len(table.requests)) == (2, [], 2)
+
+
+def test_a_named_ca_bundle_replaces_the_system_one(
+    authority: trustme.CA, ca_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trustme.CA().cert_pem.write_to_path(other := str(tmp_path / "other.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", ca_bundle)
+    with FaultServer(answer(404), tls=serving_tls(authority)) as tavus:
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        trusted = bootstrap(settings)(sample("http-api"), Context())
+        refused = bootstrap(settings | {"SSL_CERT_FILE": other})(sample("http-api"), Context())
+
+    assert (trusted["statusCode"], refused["statusCode"], len(tavus.requests)) == (404, 503, 1)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALLOWED_DEPLOYMENT_IDS", ""),
+        ("SSL_CERT_FILE", "/nowhere"),
+        ("SSL_CERT_FILE", ""),
+        ("SSL_CERT_FILE", __file__),
+        ("SSL_CERT_FILE", str(EVENTS)),
+        ("AWS_CA_BUNDLE", "/nowhere"),
+        ("AWS_CA_BUNDLE", ""),
+        ("SSLKEYLOGFILE", "/nowhere/keys"),
+        ("SSLKEYLOGFILE", str(EVENTS)),
+    ],
+)
+def test_a_wrong_setting_is_named(ca_bundle: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(InvalidSetting, match=f"^{variable} must be "):
+        bootstrap(WITH_EVENTS | {"SSL_CERT_FILE": ca_bundle, variable: value})
+
+
+def test_a_wrong_setting_stops_the_cold_start_with_one_sentence() -> None:
+    """It is the last line that Lambda reports."""
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        cold_start(WITH_EVENTS | {"SSL_CERT_FILE": "/nowhere"})
+
+    last = stopped.value.stderr.splitlines()[-1]
+    expected = "SSL_CERT_FILE must be unset, or name a file of CA certificates"
+    assert last == f"end_conversation.errors.InvalidSetting: {expected}"

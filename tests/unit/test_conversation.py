@@ -1,0 +1,24 @@
+"""The ids of a conversation: which are valid, and what an error says about the others."""
+
+import pytest
+
+from end_conversation.conversation import Conversation
+from end_conversation.errors import InvalidId
+
+
+@pytest.mark.parametrize("valid", ["a", "7", "d-1_x-", "3f0c9a1e-0000-4000-8000-1234567890ab", "a" * 128])
+def test_letters_digits_hyphens_and_underscores_make_an_id(valid: str) -> None:
+    conversation = Conversation(valid, valid)
+
+    assert (conversation.deployment_id, conversation.conversation_id) == (valid, valid)
+
+
+@pytest.mark.parametrize(
+    ("ids", "wrong"), [(("-d", "c1"), "deployment_id"), (("d1", "c/1"), "conversation_id"), (("", ""), "deployment_id")]
+)
+def test_an_invalid_id_is_named_but_not_quoted(ids: tuple[str, str], wrong: str) -> None:
+    with pytest.raises(InvalidId) as refused:
+        Conversation(*ids)
+
+    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit"
+    assert str(refused.value) == f"{wrong} {rule}"

@@ -1,0 +1,117 @@
+"""How a conversation is ended: the allow-list, and what is recorded and read around the call to Tavus."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from end_conversation.conversation import Conversation, Reason, Result, Status
+from end_conversation.deadline import Deadline
+from end_conversation.ending import EndAllowed, EndRecorded
+from tests.unit.fakes import FakeClock, FakeRecord
+
+if TYPE_CHECKING:
+    from end_conversation.ending import End
+
+CONVERSATION = Conversation("d1", "c1")
+CLOCK = FakeClock()
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+ENDED = Result(Status.ENDED, None, NOW, 1, 200)
+UNEXPECTED = Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, NOW, 1, 200)
+EARLIER = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 2, 404)
+NOT_FOUND = Result(Status.NOT_FOUND, None, NOW, 1, 404)
+REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
+MAY_HAVE_ENDED = Result(Status.UNAVAILABLE, Reason.TAVUS_ERROR, NOW, 3, 503, failure="HTTP 503", may_have_ended=True)
+THROTTLED = Result(Status.UNAVAILABLE, Reason.TAVUS_THROTTLED, NOW, 3, 429, failure="HTTP 429")
+
+
+def answering(result: Result) -> End:
+    return lambda conversation, deadline: result
+
+
+def run(result: Result, record: FakeRecord) -> Result:
+    return EndRecorded(answering(result), record)(CONVERSATION, Deadline(CLOCK, 10, 5))
+
+
+def test_a_conversation_of_an_allowed_deployment_is_ended() -> None:
+    end = EndAllowed(answering(ENDED), {"d1"}, CLOCK)
+
+    assert end(CONVERSATION, Deadline(CLOCK, 10, 5)) is ENDED
+
+
+def test_another_deployment_is_rejected_before_anything_is_called() -> None:
+    """Neither Tavus nor the table is asked, whatever is recorded."""
+    record = FakeRecord(ENDED)
+    end = EndAllowed(EndRecorded(answering(ENDED), record), {"d2"}, CLOCK)
+
+    result = end(CONVERSATION, Deadline(CLOCK, 10, 5))
+
+    assert result == Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, CLOCK.now(), attempts=0)
+    assert (record.gets, record.puts) == (0, [])
+
+
+def test_ended_is_recorded_and_nothing_is_read() -> None:
+    """Nothing outranks `ended`, so the usual call reads nothing."""
+    record = FakeRecord()
+
+    assert run(ENDED, record) == ENDED
+    assert (record.gets, record.puts) == (0, [ENDED])
+
+
+@pytest.mark.parametrize("result", [UNEXPECTED, EARLIER])
+def test_unconfirmed_is_recorded(result: Result) -> None:
+    record = FakeRecord()
+
+    assert run(result, record) == result
+    assert record.puts == [result]
+
+
+@pytest.mark.parametrize("result", [NOT_FOUND, REJECTED, THROTTLED])
+def test_a_result_that_cannot_have_ended_the_conversation_is_not_recorded(result: Result) -> None:
+    record = FakeRecord()
+
+    assert run(result, record) == result
+    assert record.puts == []
+
+
+def test_an_unavailable_tavus_that_may_have_ended_the_conversation_is_recorded() -> None:
+    """The next delivery, answered 404, is then `unconfirmed` and not `not_found`."""
+    record = FakeRecord()
+
+    assert run(MAY_HAVE_ENDED, record) == MAY_HAVE_ENDED
+    [recorded] = record.puts
+    assert (recorded.status, recorded.reason, recorded.attempts) == ("unconfirmed", "earlier_attempt", 3)
+    second = run(NOT_FOUND, record)
+    assert (second.status, second.reason, second.attempts, second.tavus_status_code) == (
+        Status.UNCONFIRMED,
+        Reason.EARLIER_ATTEMPT,
+        1,
+        404,
+    )
+
+
+@pytest.mark.parametrize("result", [UNEXPECTED, EARLIER, NOT_FOUND, REJECTED, MAY_HAVE_ENDED, THROTTLED])
+def test_a_second_delivery_returns_the_recorded_ended(result: Result) -> None:
+    """A run that was killed between Tavus' 200 and PutEvents still ends in the truth."""
+    record = FakeRecord(ENDED)
+
+    assert run(result, record) is ENDED
+    assert record.known is ENDED
+
+
+def test_ended_written_by_a_run_beside_this_one_is_found() -> None:
+    """The record is read after it is written, so the weaker of two runs finds the result of the stronger."""
+
+    class Raced(FakeRecord):
+        def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+            self.known = ENDED
+            super().put(conversation, result, deadline)
+
+    assert run(UNEXPECTED, Raced()) is ENDED
+
+
+@pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, REJECTED, MAY_HAVE_ENDED])
+def test_a_record_that_is_down_changes_no_result(result: Result) -> None:
+    assert run(result, FakeRecord(ENDED, down=True)) == result

@@ -1,0 +1,199 @@
+"""The event door: which events it takes, and what it publishes."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
+from end_conversation.conversation import Conversation, Reason, Result, Status
+from end_conversation.deadline import Deadline
+from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
+from end_conversation.events import EXIT_SECONDS, RESERVE_SECONDS, EventDoor
+from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+
+EVENTS = Path(__file__).parents[2] / "events"
+SCHEMA = json.loads((EVENTS / "conversation-end-result.schema.json").read_text())
+DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
+ENDED = Result(Status.ENDED, None, DECIDED_AT, 1, 200, "9a1e")
+
+
+class Door:
+    """The event door, with fakes of all that it uses. Every published event is validated."""
+
+    def __init__(self, result: Result = ENDED, publish_error: ResultNotPublished | None = None) -> None:
+        self.result = result
+        self.publish_error = publish_error
+        self.ended: list[Conversation] = []
+        self.seconds: list[tuple[float, float]] = []
+        self.published: list[dict[str, Any]] = []
+        self.telemetry = FakeTelemetry()
+        self._door = EventDoor(self._end, self._publish, self.telemetry, FakeClock())
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self._door(event, Context(60_000, request_id="r1"))
+
+    def _end(self, conversation: Conversation, deadline: Deadline) -> Result:
+        self.ended.append(conversation)
+        self.seconds.append((deadline.left_for_tavus(), deadline.left()))
+        return self.result
+
+    def _publish(self, detail_type: str, detail: dict[str, Any], deadline: Deadline) -> None:
+        if self.publish_error is not None:
+            raise self.publish_error
+        event = {"source": "tavus.conversations", "detail-type": detail_type, "detail": detail}
+        event = json.loads(json.dumps(event))
+        Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(event)
+        self.published.append(event["detail"])
+
+
+def session_timeout(**changes: Any) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EVENTS / "session-timeout.json").read_text())
+    return event | changes
+
+
+def test_a_session_timeout_ends_the_conversation_and_publishes_the_result() -> None:
+    door = Door()
+    event = session_timeout()
+
+    door(event)
+
+    assert door.ended == [Conversation("d1234567890abcdef", "c123456")]
+    assert door.telemetry.results == [("event", ENDED)]
+    assert door.published == [
+        {
+            "version": "1",
+            "deployment_id": "d1234567890abcdef",
+            "conversation_id": "c123456",
+            "status": "ended",
+            "reason": None,
+            "decided_at": "2026-11-22T20:14:00.123Z",
+            "attempts": 1,
+            "tavus_status_code": 200,
+            "tavus_request_id": "9a1e",
+            "trigger": {
+                "id": event["id"],
+                "source": "myapp.sessions",
+                "detail_type": "Session Timeout",
+                "time": event["time"],
+            },
+        }
+    ]
+
+
+def test_unknown_members_are_ignored() -> None:
+    door = Door()
+
+    door(session_timeout(extra=1, detail={"deployment_id": "d1", "conversation_id": "c1", "extra": 1}))
+
+    assert door.ended == [Conversation("d1", "c1")]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, DECIDED_AT, 2, 200),
+        Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, DECIDED_AT, 3),
+        Result(Status.NOT_FOUND, None, DECIDED_AT, 1, 404),
+        Result(Status.REJECTED, Reason.TAVUS_REJECTED, DECIDED_AT, 1, 403),
+        Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, DECIDED_AT, 0),
+    ],
+)
+def test_every_result_is_published(result: Result) -> None:
+    door = Door(result)
+
+    door(session_timeout())
+
+    [published] = door.published
+    assert (published["status"], published["reason"]) == (result.status, result.reason)
+
+
+def test_an_event_without_id_and_time_takes_the_request_id() -> None:
+    """EventBridge always sends both, but an event made by hand may have neither."""
+    door = Door()
+    event = session_timeout()
+    del event["id"], event["time"]
+
+    door(event)
+
+    assert door.published[0]["trigger"]["id"] == "r1"
+    assert door.published[0]["trigger"]["time"] is None
+
+
+@pytest.mark.parametrize("junk", [None, 5, "", [], {}])
+def test_junk_in_the_envelope_does_not_stop_an_end(junk: Any) -> None:
+    door = Door()
+
+    door(session_timeout(**dict.fromkeys(("id", "source", "detail-type", "time"), junk)))
+
+    assert len(door.ended) == 1
+    assert door.published[0]["trigger"] == {"id": "r1", "source": None, "detail_type": None, "time": None}
+
+
+def test_the_time_of_the_event_is_published_unchanged() -> None:
+    door = Door()
+
+    door(session_timeout(time="yesterday"))
+
+    assert door.published[0]["trigger"]["time"] == "yesterday"
+
+
+NO_IDS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}, {"conversation_id": "c1"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(({"detail": detail}, "^detail must have a deployment_id and a conversation_id$") for detail in NO_IDS),
+        ({"detail": {"deployment_id": "d1", "conversation_id": None}}, r"^detail\.conversation_id must be 1 to 128 "),
+        ({"detail": {"deployment_id": 1, "conversation_id": "c1"}}, r"^detail\.deployment_id must be 1 to 128 "),
+        ({"detail": {"deployment_id": "d1", "conversation_id": "../c"}}, r"^detail\.conversation_id must be 1 to 128 "),
+        ({"detail-type": "Conversation End Result"}, "^the event is a result of this function: the rule must match "),
+    ],
+)
+def test_an_event_without_valid_ids_or_with_a_result_is_invalid(changes: dict[str, Any], message: str) -> None:
+    """A result that came back as a trigger would otherwise go round for ever."""
+    door = Door()
+
+    with pytest.raises(InvalidEvent, match=message):
+        door(session_timeout(**changes))
+
+    assert (door.ended, door.published) == ([], [])
+    assert door.telemetry.invalids == [("event", "invalid_event")]
+
+
+def test_an_unavailable_tavus_raises_so_that_lambda_retries() -> None:
+    unavailable = Result(Status.UNAVAILABLE, Reason.TAVUS_ERROR, DECIDED_AT, 3, 503, failure="HTTP 503")
+    door = Door(unavailable)
+
+    with pytest.raises(TavusUnavailable, match=r"^tavus_error: HTTP 503 \(attempts: 3\)$"):
+        door(session_timeout())
+
+    assert door.published == []
+    assert door.telemetry.results == [("event", unavailable)]
+
+
+def test_an_unpublished_result_raises_so_that_lambda_retries() -> None:
+    door = Door(publish_error=ResultNotPublished("ThrottlingException"))
+
+    with pytest.raises(ResultNotPublished, match="^ThrottlingException$"):
+        door(session_timeout())
+
+    assert door.telemetry.unpublished == ["ThrottlingException"]
+
+
+def test_time_is_kept_for_recording_publishing_and_returning() -> None:
+    door = Door()
+
+    door(session_timeout())
+
+    left = 60 - EXIT_SECONDS
+    assert door.seconds == [(left - RESERVE_SECONDS, left)]
+
+
+def test_the_reserve_covers_three_calls_to_aws() -> None:
+    """To write the record, to read it, and to publish: each call may be tried twice."""
+    assert 3 * (2 * TRY_SECONDS + PAUSE_SECONDS) < RESERVE_SECONDS

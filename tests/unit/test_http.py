@@ -1,0 +1,227 @@
+"""The HTTP door: which requests it takes, and what it answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from end_conversation.conversation import Conversation, Reason, Result, Status
+from end_conversation.deadline import Deadline
+from end_conversation.http import MAX_SECONDS, HttpDoor
+from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+
+EVENTS = Path(__file__).parents[2] / "events"
+PATH = "/v2/deployments/d1/conversations/c1/end"
+NOW = FakeClock().now()
+ENDED = Result(Status.ENDED, None, NOW, 1, 200)
+
+
+class Door:
+    """The HTTP door, with fakes of all that it uses."""
+
+    def __init__(self, result: Result = ENDED) -> None:
+        self.result = result
+        self.ended: list[Conversation] = []
+        self.seconds: list[float] = []
+        self.telemetry = FakeTelemetry()
+        self._door = HttpDoor(self._end, self.telemetry, FakeClock())
+
+    def __call__(self, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
+        return self._door(event, Context(remaining_ms, request_id="r1"))
+
+    def _end(self, conversation: Conversation, deadline: Deadline) -> Result:
+        self.ended.append(conversation)
+        self.seconds.append(deadline.left())
+        return self.result
+
+
+def request(path: Any = PATH, method: str = "POST", **members: Any) -> dict[str, Any]:
+    return {"requestContext": {"http": {"method": method}}, "rawPath": path, **members}
+
+
+def unavailable(reason: Reason, retry_after: float | None = None) -> Result:
+    return Result(Status.UNAVAILABLE, reason, NOW, 3, failure="HTTP 599", retry_after=retry_after)
+
+
+@pytest.mark.parametrize("name", ["http-api", "rest-api", "function-url"])
+def test_each_sample_request_ends_its_conversation(name: str) -> None:
+    """One of the samples has a body, which is ignored."""
+    door = Door()
+
+    answer = door(json.loads((EVENTS / f"{name}.json").read_text()))
+
+    assert door.ended == [Conversation("d1234567890abcdef", "c123456")]
+    assert answer["statusCode"] == 200
+    assert answer["headers"]["Content-Type"] == "application/json"
+    assert json.loads(answer["body"]) == {"conversation_id": "c123456", "status": "ended"}
+
+
+@pytest.mark.parametrize("path", [PATH, f"/prod{PATH}", f"/a/b{PATH}", f"/v2/deployments/x{PATH}"])
+def test_ids_come_from_the_end_of_the_path(path: str) -> None:
+    """A stage or a base path may stand before it."""
+    door = Door()
+
+    assert door(request(path))["statusCode"] == 200
+    assert door.ended == [Conversation("d1", "c1")]
+
+
+IDS = {"deployment_id": "d2", "conversation_id": "c2"}
+
+
+@pytest.mark.parametrize("path", [PATH, "/custom/d2/c2/end", "end"])
+def test_ids_come_from_the_path_parameters(path: str) -> None:
+    """Then only the last segment of the path counts."""
+    door = Door()
+
+    assert door(request(path, pathParameters=IDS))["statusCode"] == 200
+    assert door.ended == [Conversation("d2", "c2")]
+
+
+@pytest.mark.parametrize("parameters", [{"proxy": PATH}, {"deployment_id": "d2"}, {"conversation_id": "c2"}, {}, None])
+def test_ids_fall_back_to_the_path(parameters: dict[str, str] | None) -> None:
+    """A greedy {proxy+} route, for one, names no ids."""
+    door = Door()
+
+    assert door(request(pathParameters=parameters))["statusCode"] == 200
+    assert door.ended == [Conversation("d1", "c1")]
+
+
+TIMEOUT = PATH.replace("/end", "/timeout")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *map(request, ["/", "", f"{PATH}/", f"{PATH}\n", f"{PATH}/x", PATH.replace("v2", "v1"), "/end", TIMEOUT]),
+        *(request(path, pathParameters=IDS) for path in ["/", "", f"{PATH}/", f"{PATH}-it", "/End", TIMEOUT, None]),
+        request(TIMEOUT, "PUT"),
+        request(None),
+        request(5),
+        {"requestContext": {}, "httpMethod": "POST", "pathParameters": IDS},
+    ],
+)
+def test_another_path_is_unknown(event: dict[str, Any]) -> None:
+    door = Door()
+
+    answer = door(event)
+
+    problem = json.loads(answer["body"])
+    assert door.ended == []
+    assert answer["statusCode"] == 404
+    assert (problem["reason"], problem["request_id"]) == ("unknown_path", "r1")
+    assert (
+        problem["detail"] == "The path must end in /v2/deployments/{deployment_id}/conversations/{conversation_id}/end."
+    )
+    assert door.telemetry.invalids == [("http", "unknown_path")]
+
+
+@pytest.mark.parametrize("parameters", [None, IDS])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post", ""])
+def test_only_post_is_allowed(method: str, parameters: dict[str, str] | None) -> None:
+    door = Door()
+
+    answer = door(request(method=method, pathParameters=parameters))
+
+    problem = json.loads(answer["body"])
+    assert door.ended == []
+    assert answer["statusCode"] == 405
+    assert answer["headers"]["Allow"] == "POST"
+    assert (problem["reason"], problem["request_id"]) == ("method_not_allowed", "r1")
+    assert problem["detail"] == "Use POST to end a conversation."
+    assert door.telemetry.invalids == [("http", "method_not_allowed")]
+
+
+def test_an_invalid_id_is_named_but_not_quoted() -> None:
+    door = Door()
+
+    answer = door(request(PATH.replace("c1", "<script>")))
+
+    assert door.ended == []
+    assert answer["statusCode"] == 400
+    assert json.loads(answer["body"]) == {
+        "type": "about:blank",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "conversation_id must be 1 to 128 letters, digits, hyphens or underscores,"
+        " the first a letter or digit.",
+        "reason": "invalid_id",
+        "request_id": "r1",
+    }
+    assert door.telemetry.invalids == [("http", "invalid_id")]
+
+
+@pytest.mark.parametrize("path", [PATH, "/"])
+def test_no_answer_may_be_cached(path: str) -> None:
+    assert Door()(request(path))["headers"]["Cache-Control"] == "no-store"
+
+
+def test_unconfirmed_is_a_202_with_the_members_of_a_200() -> None:
+    answer = Door(Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 2))(request())
+
+    assert answer["statusCode"] == 202
+    assert answer["headers"]["Content-Type"] == "application/json"
+    assert json.loads(answer["body"]) == {"conversation_id": "c1", "status": "unconfirmed"}
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "title", "reason"),
+    [
+        (Result(Status.NOT_FOUND, None, NOW, 1), 404, "Not Found", "not_found"),
+        (Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1), 502, "Bad Gateway", "tavus_rejected"),
+        (Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, NOW, 0), 403, "Forbidden", "deployment_not_allowed"),
+        (unavailable(Reason.TAVUS_THROTTLED), 503, "Service Unavailable", "tavus_throttled"),
+        (unavailable(Reason.TAVUS_ERROR), 503, "Service Unavailable", "tavus_error"),
+        (unavailable(Reason.TAVUS_UNREACHABLE), 503, "Service Unavailable", "tavus_unreachable"),
+        (unavailable(Reason.TAVUS_TIMEOUT), 504, "Gateway Timeout", "tavus_timeout"),
+    ],
+)
+def test_every_other_result_is_a_problem(result: Result, status: int, title: str, reason: str) -> None:
+    """It follows RFC 9457: a reason for programs, a detail for people, and the ids to look it up by."""
+    door = Door(result)
+
+    answer = door(request())
+
+    problem = json.loads(answer["body"])
+    assert answer["statusCode"] == status
+    assert answer["headers"]["Content-Type"] == "application/problem+json"
+    assert problem.pop("detail")
+    assert problem == {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "reason": reason,
+        "request_id": "r1",
+        "conversation_id": "c1",
+    }
+    assert door.telemetry.results == [("http", result)]
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "header"),
+    [(None, "5"), (0, "1"), (0.2, "1"), (1.2, "2"), (30, "30"), (3600, "3600"), (3601, "3600"), (float("inf"), "3600")],
+)
+def test_a_503_has_a_retry_after(retry_after: float | None, header: str) -> None:
+    """It is Tavus' own, held to 1 to 3600 seconds, or else 5 seconds."""
+    assert Door(unavailable(Reason.TAVUS_THROTTLED, retry_after))(request())["headers"]["Retry-After"] == header
+
+
+def test_a_504_has_no_retry_after() -> None:
+    assert "Retry-After" not in Door(unavailable(Reason.TAVUS_TIMEOUT))(request())["headers"]
+
+
+@pytest.mark.parametrize(("remaining_ms", "seconds"), [(3_000, 3), (60_000, MAX_SECONDS)])
+def test_time_is_limited_by_lambda_and_by_api_gateway(remaining_ms: int, seconds: float) -> None:
+    door = Door()
+
+    door(request(), remaining_ms)
+
+    assert door.seconds == [seconds]
+
+
+def test_a_bug_is_raised_so_that_alarms_see_it() -> None:
+    def broken(conversation: Conversation, deadline: Deadline) -> Result:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        HttpDoor(broken, FakeTelemetry(), FakeClock())(request(), Context())

@@ -1,0 +1,48 @@
+"""What a cold start loads. Each module adds to its time."""
+
+from functools import cache
+
+import pytest
+
+from tests.unit.cold_start import cold_start
+
+HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
+WITH_BUS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus"}
+WITH_TABLE = WITH_BUS | {"ENDED_TABLE_NAME": "ended"}
+DEPLOYMENTS = {"http": HTTP_ONLY, "bus": WITH_BUS, "table": WITH_TABLE}
+
+# Each takes longer to load than the part of the program that would use it.
+NEVER = {
+    "asyncio",
+    "aws_lambda_powertools.event_handler",
+    "aws_lambda_powertools.utilities.data_classes",
+    "aws_lambda_powertools.utilities.idempotency",
+    "aws_xray_sdk.ext.botocore",
+    "pydantic",
+    "requests",
+}
+NOT_FOR_HTTP = NEVER | {"boto3", "botocore.session", "end_conversation.aws", "end_conversation.events"}
+
+
+@cache
+def modules(deployment: str) -> set[str]:
+    return cold_start(DEPLOYMENTS[deployment])
+
+
+@pytest.mark.parametrize(("deployment", "budget"), [("http", 290), ("bus", 470), ("table", 475)])
+def test_a_cold_start_loads_no_more_modules_than_its_budget(deployment: str, budget: int) -> None:
+    """Before you raise a budget, look at what it costs: `make bench`."""
+    assert len(modules(deployment)) <= budget
+
+
+@pytest.mark.parametrize(
+    ("deployment", "unused"),
+    [("http", NOT_FOR_HTTP), ("bus", NEVER | {"boto3.dynamodb.types", "end_conversation.aws.table"}), ("table", NEVER)],
+)
+def test_a_cold_start_loads_nothing_that_the_deployment_does_not_use(deployment: str, unused: set[str]) -> None:
+    assert modules(deployment) & unused == set()
+
+
+def test_the_event_deployment_imports_its_clients_during_the_cold_start() -> None:
+    """Lambda throttles the processor in the first call, but not during the cold start."""
+    assert {"boto3", "end_conversation.aws.bus", "end_conversation.aws.table"} <= modules("table")

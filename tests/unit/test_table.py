@@ -1,0 +1,216 @@
+"""The table of ended conversations: what is kept, what is not overwritten, and how its failures are reported."""
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from end_conversation.aws.client import TRY_SECONDS, create_client
+from end_conversation.aws.table import EndedTable
+from end_conversation.conversation import Conversation, Reason, Result, Status
+from end_conversation.deadline import Deadline
+from tests.unit.fakes import FakeClock, let_aws_answer
+
+CONVERSATION = Conversation("d1", "c1")
+DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
+ENDED = Result(Status.ENDED, None, DECIDED_AT, 1, 200, "9a1e")
+UNANSWERED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, DECIDED_AT, 3)
+REFUSED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, DECIDED_AT, 2, 404)
+UNEXPECTED = Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, DECIDED_AT, 1, 204)
+
+
+class Table:
+    """An EndedTable with plenty of time, and the failures that it reported."""
+
+    def __init__(self, client: Any, name: str = "ended") -> None:
+        self._clock = FakeClock()
+        self.failures: list[str] = []
+        self._table = EndedTable(client, name, self.failures.append, self._clock)
+
+    def get(self, conversation: Conversation = CONVERSATION) -> Result | None:
+        return self._table.get(conversation, Deadline(self._clock, 10, 5))
+
+    def put(self, result: Result) -> None:
+        self._table.put(CONVERSATION, result, Deadline(self._clock, 10, 5))
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    with mock_aws():
+        client = boto3.client("dynamodb")
+        client.create_table(
+            TableName="ended",
+            KeySchema=[{"AttributeName": "conversation", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "conversation", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield client
+
+
+def test_an_empty_table_knows_nothing(client: Any) -> None:
+    table = Table(client)
+
+    assert table.get() is None
+    assert table.failures == []
+
+
+@pytest.mark.parametrize("result", [ENDED, UNANSWERED, REFUSED, UNEXPECTED])
+def test_a_result_is_read_as_it_was_written(client: Any, result: Result) -> None:
+    """And for its own conversation only."""
+    table = Table(client)
+
+    table.put(result)
+
+    assert table.get() == result
+    assert table.get(Conversation("d1", "c2")) is None
+    assert table.get(Conversation("d2", "c1")) is None
+    assert table.failures == []
+
+
+def test_an_item_is_named_by_both_ids_and_expires_after_30_days(client: Any) -> None:
+    Table(client).put(ENDED)
+
+    [item] = client.scan(TableName="ended")["Items"]
+    assert item["conversation"] == {"S": "d1/c1"}
+    assert int(item["expires_at"]["N"]) == int((DECIDED_AT + timedelta(days=30)).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (ENDED, UNANSWERED, ENDED),
+        (ENDED, UNEXPECTED, ENDED),
+        (UNANSWERED, ENDED, ENDED),
+        (UNEXPECTED, UNANSWERED, UNANSWERED),
+        (UNANSWERED, REFUSED, REFUSED),
+        (UNANSWERED, replace(UNANSWERED, attempts=1), replace(UNANSWERED, attempts=1)),
+        (ENDED, replace(ENDED, attempts=2), replace(ENDED, attempts=2)),
+    ],
+)
+def test_ended_is_never_overwritten_by_unconfirmed(client: Any, first: Result, second: Result, kept: Result) -> None:
+    """Duplicate deliveries may write in any order. That `ended` stands is not reported as a failure."""
+    table = Table(client)
+
+    table.put(first)
+    table.put(second)
+
+    assert table.get() == kept
+    assert table.failures == []
+
+
+def test_an_item_is_read_consistently(client: Any) -> None:
+    """A second delivery may come before the replicas of the table have the item."""
+    with Stubber(client) as stub:
+        expected = {"TableName": "ended", "Key": {"conversation": {"S": "d1/c1"}}, "ConsistentRead": True}
+        stub.add_response("get_item", {}, expected)
+
+        assert Table(client).get() is None
+        stub.assert_no_pending_responses()
+
+
+def test_a_missing_table_is_reported(client: Any) -> None:
+    table = Table(client, "missing")
+
+    table.put(ENDED)
+    assert table.get() is None
+    assert table.failures == ["ResourceNotFoundException"] * 2
+
+
+@pytest.mark.parametrize(
+    ("code", "tries"), [("ProvisionedThroughputExceededException", 2), ("AccessDeniedException", 1)]
+)
+def test_a_failed_write_is_reported_once(client: Any, code: str, tries: int) -> None:
+    """The report has AWS' code and not its text."""
+    table = Table(client)
+    with Stubber(client) as stub:
+        for _ in range(tries):
+            stub.add_client_error("put_item", code, "from AWS")
+
+        table.put(ENDED)
+        stub.assert_no_pending_responses()
+
+    assert table.failures == [code]
+
+
+def test_the_table_is_not_called_without_the_time_for_a_try(client: Any) -> None:
+    """Publishing is more important than recording."""
+    failures: list[str] = []
+    clock = FakeClock()
+    table = EndedTable(client, "missing", failures.append, clock)
+
+    table.put(CONVERSATION, ENDED, Deadline(clock, TRY_SECONDS - 0.1, 0))
+    table.put(CONVERSATION, ENDED, Deadline(clock, TRY_SECONDS, 0))
+
+    assert failures == ["NoTimeLeft", "ResourceNotFoundException"]
+
+
+def test_the_time_of_a_record_is_returned_in_utc(client: Any) -> None:
+    table = Table(client)
+    table.put(replace(ENDED, decided_at=DECIDED_AT.astimezone(timezone(timedelta(hours=5)))))
+
+    found = table.get()
+
+    assert found is not None
+    assert found.decided_at.isoformat() == DECIDED_AT.isoformat()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": {"S": "over"}},
+        {"status": {"S": "not_found"}},
+        {"reason": {"S": "why"}},
+        {"attempts": {"S": "x"}},
+        {"decided_at": {"NULL": True}},
+        {"tavus_request_id": {"N": "7"}},
+        {"decided_at": {"S": "2026-11-22T20:14:00"}},
+    ],
+    ids=str,
+)
+def test_a_malformed_item_is_reported_and_not_returned(client: Any, change: dict[str, Any]) -> None:
+    table = Table(client)
+    table.put(ENDED)
+    [item] = client.scan(TableName="ended")["Items"]
+    client.put_item(TableName="ended", Item=item | change)
+
+    assert table.get() is None
+    assert table.failures == ["MalformedItem"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"null"),
+        (200, b"[]"),
+        (200, b'"x"'),
+        (200, b"5"),
+        (200, b"\xff"),
+        (400, b"[]"),
+        (500, b"\xff"),
+        (200, b'{"Item": "x"}'),
+        (200, b'{"Item": {"status": {"N": "Infinity"}, "attempts": {"N": "1E+999"}}}'),
+    ],
+)
+def test_an_answer_that_is_not_dynamodb_s_is_reported(answer: tuple[int, bytes]) -> None:
+    """The parser of botocore raises almost anything on such answers."""
+    client = create_client("dynamodb", ssl.create_default_context())
+    let_aws_answer(client, answer, answer)
+    table = Table(client)
+
+    assert table.get() is None
+    assert len(table.failures) == 1
+
+
+def test_a_read_that_fails_for_a_moment_is_tried_again() -> None:
+    client = create_client("dynamodb", ssl.create_default_context())
+    requests = let_aws_answer(client, (500, b""), (200, b"{}"))
+    table = Table(client)
+
+    assert table.get() is None
+    assert (len(requests), table.failures) == (2, [])

@@ -1,0 +1,87 @@
+"""The client of Tavus with a fake connection: headers, shares and waits. test_faults.py has the real connection."""
+
+import pytest
+
+from end_conversation.conversation import Conversation, Reason, Result, Status
+from end_conversation.deadline import Deadline
+from end_conversation.decision import Answer
+from end_conversation.tavus import MIN_ATTEMPT_SECONDS, TavusClient
+from tests.unit.fakes import FakeClock
+
+CONVERSATION = Conversation("d1", "c1")
+UUID = "0B9a6a4e-6c1f-4f57-8d0e-2b6f6f0f4d1Z"
+
+
+def end_once(status_code: int, **headers: str) -> Result:
+    """The result of a call that has time for one attempt, and gets this answer."""
+    clock = FakeClock()
+    answer = Answer(status_code, {name.replace("_", "-"): value for name, value in headers.items()}, b"")
+    client = TavusClient(lambda path, seconds: answer, clock, lambda low, high: low)
+    return client.end(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS, reserve=0))
+
+
+@pytest.mark.parametrize("status_code", [200, 404, 403, 503])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (UUID, UUID),
+        (f" {UUID}\t ", UUID),
+        ("a" * 64, "a" * 64),
+        ("a" * 65, None),
+        ("", None),
+        ("a b", None),
+        ("<script>", None),
+        ("a\nb", None),
+        ("\u0661", None),
+    ],
+)
+def test_a_request_id_is_1_to_64_letters_digits_and_hyphens(status_code: int, value: str, expected: str | None) -> None:
+    """Every result carries it, because Tavus' support asks for it."""
+    assert end_once(status_code, X_Tavus_Request_Id=value).tavus_request_id == expected
+
+
+def test_an_answer_without_a_request_id_is_accepted() -> None:
+    assert end_once(404).tavus_request_id is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("60", 60), ("60 ", 60), ("\t60", 60), ("1.5", None), ("-5", None), ("", None), ("6 0", None), ("\u0661", None)],
+)
+def test_retry_after_is_a_whole_number_between_white_space(value: str, seconds: float | None) -> None:
+    assert end_once(429, Retry_After=value).retry_after == seconds
+
+
+def test_attempts_share_the_time_equally_and_wait_with_full_jitter() -> None:
+    clock = FakeClock()
+    shares: list[float] = []
+    bounds: list[tuple[float, float]] = []
+
+    def post(path: str, seconds: float) -> Answer:
+        shares.append(seconds)
+        return Answer(503, {}, b"")
+
+    def jitter(low: float, high: float) -> float:
+        bounds.append((low, high))
+        return 0
+
+    result = TavusClient(post, clock, jitter).end(CONVERSATION, Deadline(clock, 30, reserve=0))
+
+    assert (result.reason, result.attempts, result.failure) == (Reason.TAVUS_ERROR, 3, "HTTP 503")
+    assert shares == [10, 15, 30]
+    assert bounds[:2] == [(0, 0.5), (0, 1)]
+
+
+def test_no_attempt_is_made_in_too_little_time() -> None:
+    clock = FakeClock()
+    posts: list[str] = []
+
+    def post(path: str, seconds: float) -> Answer:
+        posts.append(path)
+        return Answer(404, {}, b"")
+
+    client = TavusClient(post, clock, lambda low, high: low)
+    result = client.end(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS / 2, reserve=0))
+
+    assert (result.status, result.reason) == (Status.UNAVAILABLE, Reason.TAVUS_TIMEOUT)
+    assert (result.attempts, result.failure, posts) == (0, "no time was left", [])

@@ -1,0 +1,521 @@
+"""Rules that the template follows, checked against the code, the sample events and the documentation."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from contextlib import redirect_stdout
+from typing import Any
+
+import pytest
+import yaml
+from moto.events.models import EventPattern
+
+from end_conversation.conversation import Conversation, Result, Status
+from end_conversation.deadline import Deadline
+from end_conversation.settings import Settings
+from end_conversation.telemetry import Telemetry
+from local.process import ROOT
+from tests.unit.fakes import Context, FakeClock
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!GetAtt Queue.Arn` as CloudFormation does: `{"Fn::GetAtt": "Queue.Arn"}`."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    match node:
+        case yaml.ScalarNode():
+            value = loader.construct_scalar(node)
+        case yaml.SequenceNode():
+            value = loader.construct_sequence(node, deep=True)
+        case yaml.MappingNode():
+            value = loader.construct_mapping(node, deep=True)
+    return {"Ref" if name == "Ref" else f"Fn::{name}": value}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+TEMPLATE: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader
+PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+NOTHING = {"Ref": "AWS::NoValue"}
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    """The properties of every resource of a type, by logical id."""
+    return {name: found["Properties"] for name, found in TEMPLATE["Resources"].items() if found["Type"] == kind}
+
+
+FUNCTIONS = of_type("AWS::Serverless::Function")
+QUEUES = of_type("AWS::SQS::Queue")
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+
+
+# Parameters
+
+
+def test_only_the_allow_list_has_no_default() -> None:
+    """A first deployment has to answer one question only."""
+    assert [name for name, parameter in PARAMETERS.items() if "Default" not in parameter] == ["AllowedDeploymentIds"]
+
+
+def test_every_parameter_has_a_description_and_limits() -> None:
+    """Each has a description and rejects invalid values."""
+    for name, parameter in PARAMETERS.items():
+        assert parameter["Description"].endswith("."), name
+        assert parameter.keys() & {"AllowedPattern", "AllowedValues", "MinValue"}, name
+
+
+def test_every_parameter_is_in_one_group() -> None:
+    """The console shows parameters by group."""
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_default_is_accepted(name: str) -> None:
+    """CloudFormation checks defaults like any other value."""
+    parameter = PARAMETERS[name]
+    default = parameter.get("Default")
+    assert default is None or re.fullmatch(parameter.get("AllowedPattern", ".*"), str(default))
+    assert default is None or default in parameter.get("AllowedValues", [default])
+
+
+CONCURRENCIES = (["", "0", "1", "99999"], ["-1", "01", "1.5", "100000", "ten"])
+SOURCES = (["myapp.sessions", "a/b_c-1"], ["", "aws.events", "my app", "a" * 257])
+# Values that each parameter accepts, and values that it rejects.
+VALUES: dict[str, tuple[list[str], list[str]]] = {
+    "AllowedDeploymentIds": (
+        ["*", "d1", "d1,d2", "d1, d-2 , d_3", "d" * 128],
+        ["", ",", "d1,", "d1,,d2", "-d", "d/1", "d1 d2", "*,d1", "d" * 129],
+    ),
+    "JwtIssuer": (
+        ["", "https://id.example.com", "https://id.example.com/", "https://cognito-idp.eu-west-1.amazonaws.com/eu_1"],
+        ["http://id.example.com", "id.example.com", "https://id.example.com/?a=b", "https://user@id.example.com"],
+    ),
+    "JwtAudience": (["", "web", "web,https://api.example.com/"], ["web, app", ",web", "web,", " "]),
+    "CorsAllowedOrigins": (
+        ["", "https://www.example.com", "https://a.example,http://localhost:8080"],
+        [
+            "*",
+            "www.example.com",
+            "https://www.example.com/",
+            "https://a.example, https://b.example",
+            "https://*.a.example",
+        ],
+    ),
+    "EventBusName": (["default", "my.bus-1"], ["", "my bus", "arn:aws:events:us-east-1:111122223333:event-bus/b"]),
+    "SessionEventSource": SOURCES,
+    "SessionEventDetailType": (
+        ["Session Timeout", "Conversation End Results", "myapp:timeout/1"],
+        ["", "Conversation End Result", 'Say "now"', "a" * 129],
+    ),
+    "ResultSource": SOURCES,
+    "TavusApiUrl": (
+        [
+            "https://tavusapi.com",
+            "https://tavusapi.com:8443",
+            "http://127.0.0.1:8080",
+            "http://localhost",
+            "http://[::1]:1",
+        ],
+        ["", "http://tavusapi.com", "https://tavusapi.com/", "https://a@tavusapi.com", "http://127.0.0.1.example"],
+    ),
+    "TavusOrigin": (
+        ["", "https://www.example.com", "http://localhost:3000"],
+        ["www.example.com", "https://a.example/b"],
+    ),
+    "HttpReservedConcurrency": CONCURRENCIES,
+    "EventReservedConcurrency": CONCURRENCIES,
+    "AlarmEmail": (
+        ["", "ops@example.com", "on.call+tavus@mail.example.com"],
+        ["ops", "ops@", "ops@example", "a b@c.example"],
+    ),
+    "AlarmTopicArn": (
+        ["", "arn:aws:sns:eu-west-1:111122223333:on-call", "arn:aws-us-gov:sns:us-gov-west-1:111122223333:a"],
+        ["on-call", "arn:aws:sns:eu-west-1:111122223333:", "arn:aws:sqs:eu-west-1:111122223333:on-call"],
+    ),
+}
+
+
+def test_every_pattern_is_tested() -> None:
+    """Every parameter with a pattern is in the table of values."""
+    assert VALUES.keys() == {name for name, parameter in PARAMETERS.items() if "AllowedPattern" in parameter}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (good, _) in VALUES.items() for value in good])
+def test_a_parameter_accepts(name: str, value: str) -> None:
+    assert re.fullmatch(PARAMETERS[name]["AllowedPattern"], value)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (_, bad) in VALUES.items() for value in bad])
+def test_a_parameter_rejects(name: str, value: str) -> None:
+    assert not re.fullmatch(PARAMETERS[name]["AllowedPattern"], value)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_code_reads_every_variable_that_is_set(function: str) -> None:
+    """No environment variable is misspelt or unused."""
+    read: set[str] = set()
+
+    class Environment(dict[str, str]):
+        def get(self, name: str, *default: Any) -> Any:
+            read.add(name)
+            return super().get(name, *default)
+
+    Settings.read(Environment(ALLOWED_DEPLOYMENT_IDS="*"))
+    Telemetry(Environment())
+    own = FUNCTIONS[function].get("Environment", {"Variables": {}})["Variables"]
+    # Read by Powertools' Tracer.
+    read.add("POWERTOOLS_TRACE_DISABLED")
+    assert TEMPLATE["Globals"]["Function"]["Environment"]["Variables"].keys() | own.keys() <= read
+
+
+# Events
+
+
+@pytest.fixture(scope="module")
+def matches() -> Any:
+    """A function that tells whether the rule matches an event, by moto, with the default parameters."""
+    [rule] = of_type("AWS::Events::Rule").values()
+    pattern = {
+        member: [PARAMETERS[value["Ref"]]["Default"] for value in values]
+        for member, values in rule["EventPattern"].items()
+    }
+    return EventPattern.load(json.dumps(pattern)).matches_event
+
+
+SAMPLES = sorted(path.name for path in (ROOT / "events").glob("*.json") if ".schema." not in path.name)
+
+
+def sample(name: str) -> Any:
+    return json.loads((ROOT / "events" / name).read_text())
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "session-timeout-entry.json"])
+def test_the_rule_matches_only_the_session_timeout(matches: Any, name: str) -> None:
+    """No other sample payload starts the function."""
+    assert matches(sample(name)) is (name == "session-timeout.json")
+
+
+def test_the_rule_matches_the_sample_entry(matches: Any) -> None:
+    """The event that the README puts on the bus starts the function."""
+    [entry] = sample("session-timeout-entry.json")
+    event = sample("session-timeout.json")
+    members = {"source": entry["Source"], "detail-type": entry["DetailType"], "detail": json.loads(entry["Detail"])}
+    assert matches(event | members)
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("source", [PARAMETERS["ResultSource"]["Default"], PARAMETERS["SessionEventSource"]["Default"]])
+def test_the_rule_matches_no_result_of_ours(matches: Any, status: str, source: str) -> None:
+    """Not even if results are published under the source of the session timeouts."""
+    result = sample("conversation-end-result.json")
+    assert not matches(result | {"source": source, "detail": result["detail"] | {"status": status}})
+
+
+# Permissions
+
+
+def statements() -> list[tuple[str, dict[str, Any]]]:
+    """Every statement of every role and queue policy, with the resource that it is in. Conditions count as true."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, role in of_type("AWS::IAM::Role").items():
+        assert role.keys() == {"AssumeRolePolicyDocument", "Policies"}, name  # and no managed policy
+        documents = [policy["PolicyDocument"] for policy in role["Policies"]]
+        found += [(name, statement) for document in documents for statement in document["Statement"]]
+    for name, policy in of_type("AWS::SQS::QueuePolicy").items():
+        found += [(name, statement) for statement in policy["PolicyDocument"]["Statement"]]
+    return [(name, statement["Fn::If"][1] if "Fn::If" in statement else statement) for name, statement in found]
+
+
+STATEMENTS = statements()
+
+
+@pytest.mark.parametrize(
+    ("resource", "statement"), STATEMENTS, ids=lambda value: value if isinstance(value, str) else value["Sid"]
+)
+def test_every_statement_names_its_actions(resource: str, statement: dict[str, Any]) -> None:
+    """No wildcard stands in an action."""
+    actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+    assert statement["Effect"] == "Allow"
+    assert all(re.fullmatch("[a-z]+:[A-Z][A-Za-z]+", action) for action in actions), resource
+
+
+def wildcards(value: Any, path: str) -> set[str]:
+    match value:
+        case dict():
+            return {found for key, part in value.items() for found in wildcards(part, f"{path}/{key}")}
+        case list():
+            return {found for part in value for found in wildcards(part, path)}
+        case str() if "*" in value:
+            return {path}
+    return set()
+
+
+def test_a_wildcard_stands_only_where_no_name_can() -> None:
+    """X-Ray has no resources to name, and the ids in the route are the caller's."""
+    statement = "Properties/Policies/PolicyDocument/Statement/Fn::If/Resource"
+    assert wildcards(TEMPLATE["Resources"], "") == {
+        *(f"/{name}Role/{statement}" for name in FUNCTIONS),
+        "/HttpApiMayInvoke/Properties/SourceArn/Fn::Sub",
+    }
+
+
+def test_every_function_has_a_role_of_its_own() -> None:
+    """SAM would otherwise create one that no rule here sees."""
+    roles = [function["Role"]["Fn::GetAtt"] for function in FUNCTIONS.values()]
+    assert roles == [f"{name}Role.Arn" for name in FUNCTIONS]
+
+
+def test_every_role_is_assumed_by_one_service() -> None:
+    for name, role in of_type("AWS::IAM::Role").items():
+        [statement] = role["AssumeRolePolicyDocument"]["Statement"]
+        assert statement["Action"] == "sts:AssumeRole", name
+        service = "scheduler" if name == "SchedulerRole" else "lambda"
+        assert statement["Principal"] == {"Service": f"{service}.amazonaws.com"}, name
+
+
+def test_every_permission_to_invoke_names_its_source() -> None:
+    """API Gateway may invoke for its route only, and EventBridge for its rule only."""
+    for name, permission in of_type("AWS::Lambda::Permission").items():
+        assert permission["Action"] == "lambda:InvokeFunction", name
+        source = next(iter(permission["SourceArn"].values()))
+        assert re.search(r":\$\{HttpApi\}/\$default/POST/.+/end$", source) or source == "SessionTimeoutRule.Arn", name
+
+
+# Queues and logs
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_every_queue_is_encrypted_and_keeps_messages_for_14_days(queue: str) -> None:
+    assert QUEUES[queue] == {"MessageRetentionPeriod": 14 * 24 * 3600, "SqsManagedSseEnabled": True}
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_every_queue_has_a_policy_for_one_sender(queue: str) -> None:
+    """The sender is one role, or a service on behalf of one resource."""
+    policies = of_type("AWS::SQS::QueuePolicy").values()
+    [policy] = [policy for policy in policies if policy["Queues"] == [{"Ref": queue}]]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", {"Fn::GetAtt": f"{queue}.Arn"})
+    role = statement["Principal"].get("AWS", {}).get("Fn::GetAtt", "")
+    source = statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn", {})
+    assert role.endswith("Role.Arn") or "Fn::GetAtt" in source
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_every_queue_has_an_alarm(queue: str) -> None:
+    watched = [dimensions(alarm).get("QueueName") for alarm in ALARMS.values()]
+    assert f"{queue}.QueueName" in watched
+
+
+def test_every_failure_has_a_queue_and_a_limit() -> None:
+    """Both the rule and the function retry for an hour at most."""
+    [rule] = of_type("AWS::Events::Rule").values()
+    [target] = rule["Targets"]
+    asynchronous = FUNCTIONS["EventFunction"]["EventInvokeConfig"]
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == asynchronous["MaximumEventAgeInSeconds"] == 3600
+    queues = [target["DeadLetterConfig"]["Arn"], asynchronous["DestinationConfig"]["OnFailure"]["Destination"]]
+    assert all(queue["Fn::GetAtt"].removesuffix(".Arn") in QUEUES for queue in queues)
+
+
+def test_every_log_group_has_a_retention() -> None:
+    for name, group in of_type("AWS::Logs::LogGroup").items():
+        assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+
+
+def test_everything_logs_into_a_log_group_of_the_template() -> None:
+    """A log group that Lambda creates itself keeps its lines forever."""
+    logging = {function["LoggingConfig"]["LogGroup"]["Ref"] for function in FUNCTIONS.values()}
+    [stage] = of_type("AWS::ApiGatewayV2::Stage").values()
+    logging.add(stage["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"].removesuffix(".Arn"))
+    assert logging == of_type("AWS::Logs::LogGroup").keys()
+
+
+def test_the_access_log_is_json_without_ids() -> None:
+    """A line has the route and not the path, because the ids in the path are not validated yet."""
+    [stage] = of_type("AWS::ApiGatewayV2::Stage").values()
+    line = json.loads(stage["AccessLogSettings"]["Format"])
+    assert line["request_id"] == "$context.requestId"  # required by API Gateway
+    assert not {"$context.path", "$context.customDomain.basePathMatched"} & set(line.values())
+
+
+# HTTP
+
+
+def test_the_stage_throttles_in_every_auth_mode() -> None:
+    [stage] = of_type("AWS::ApiGatewayV2::Stage").values()
+    assert stage["DefaultRouteSettings"] == {
+        "ThrottlingRateLimit": {"Ref": "ThrottleRate"},
+        "ThrottlingBurstLimit": {"Ref": "ThrottleBurst"},
+    }
+
+
+def test_every_route_is_authorized_as_the_parameter_says() -> None:
+    for name, route in of_type("AWS::ApiGatewayV2::Route").items():
+        kind = {"Fn::FindInMap": ["HttpAuth", {"Ref": "HttpAuth"}, "AuthorizationType"]}
+        authorizer = {"Fn::If": ["ChecksJwt", {"Ref": "JwtAuthorizer"}, NOTHING]}
+        assert (route["AuthorizationType"], route["AuthorizerId"]) == (kind, authorizer), name
+    assert {mode: to["AuthorizationType"] for mode, to in TEMPLATE["Mappings"]["HttpAuth"].items()} == {
+        "IAM": "AWS_IAM",
+        "JWT": "JWT",
+        "NONE": "NONE",
+    }
+    assert PARAMETERS["HttpAuth"]["AllowedValues"] == list(TEMPLATE["Mappings"]["HttpAuth"])
+    assert PARAMETERS["HttpAuth"]["Default"] == "IAM"
+
+
+def test_cors_is_off_until_an_origin_is_listed() -> None:
+    """Then only these origins, only POST, and no cookies."""
+    [api] = of_type("AWS::ApiGatewayV2::Api").values()
+    [condition, cors, otherwise] = api["CorsConfiguration"]["Fn::If"]
+    assert (condition, otherwise) == ("AllowsOrigins", NOTHING)
+    assert cors["AllowOrigins"] == {"Fn::Split": [",", {"Ref": "CorsAllowedOrigins"}]}
+    assert cors["AllowMethods"] == ["POST"]
+    assert "AllowCredentials" not in cors
+
+
+# Alarms and the dashboard
+
+
+def dimensions(alarm: dict[str, Any]) -> dict[str, str]:
+    """An alarm's dimensions, each with its value or with the name of the resource that gives it."""
+    return {
+        dimension["Name"]: next(iter(value.values())) if isinstance(value := dimension["Value"], dict) else value
+        for dimension in alarm["Dimensions"]
+    }
+
+
+def emitted() -> set[tuple[str, str, str]]:
+    """Every metric that the code emits: its namespace, its name and its trigger."""
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    clock = FakeClock()
+    conversation, deadline = Conversation("d1", "c1"), Deadline(clock, 10, 5)
+    results = [Result(status, None, clock.now(), 1) for status in Status]
+    output = io.StringIO()
+    with redirect_stdout(output):
+        telemetry = Telemetry(
+            {
+                "POWERTOOLS_METRICS_NAMESPACE": variables["POWERTOOLS_METRICS_NAMESPACE"],
+                "POWERTOOLS_SERVICE_NAME": "template",
+            }
+        )
+
+        def work(trigger: Any, _: object) -> None:
+            telemetry.observe(lambda *_: results[0])(conversation, deadline)
+            for result in results:
+                telemetry.result(trigger, conversation, result, deadline)
+            telemetry.invalid(trigger, "invalid_id")
+            telemetry.record_failed("timeout")
+            telemetry.publish_failed("timeout")
+
+        for trigger in ("http", "event"):
+            telemetry.instrument(work)(trigger, Context())
+    found: set[tuple[str, str, str]] = set()
+    for line in map(json.loads, output.getvalue().splitlines()):
+        for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
+            assert [set(names) for names in directive["Dimensions"]] == [{"service", "trigger"}]
+            assert line["service"] == "template"
+            found |= {(directive["Namespace"], metric["Name"], line["trigger"]) for metric in directive["Metrics"]}
+    return found
+
+
+EMITTED = emitted()
+# The metrics of AWS that are used here: by namespace, their dimension and their names.
+OF_AWS = {
+    "AWS/Lambda": ("FunctionName", {"Errors", "Throttles", "DestinationDeliveryFailures"}),
+    "AWS/SQS": ("QueueName", {"ApproximateNumberOfMessagesVisible"}),
+}
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_every_alarm_watches_a_metric_that_exists(name: str) -> None:
+    """The code or AWS emits it, under exactly these dimensions."""
+    alarm = ALARMS[name]
+    namespace, metric, by = alarm["Namespace"], alarm["MetricName"], dimensions(alarm)
+    if namespace in OF_AWS:
+        dimension, metrics = OF_AWS[namespace]
+        [(name_of_dimension, value)] = by.items()
+        assert (name_of_dimension, metric in metrics) == (dimension, True)
+        assert value in FUNCTIONS or value.removesuffix(".QueueName") in QUEUES
+    else:
+        assert by.keys() == {"service", "trigger"}
+        assert by["service"] == "AWS::StackName"
+        assert (namespace, metric, by["trigger"]) in EMITTED
+
+
+def test_the_metrics_carry_the_name_of_the_stack() -> None:
+    """The metrics of two stacks in one account stay apart."""
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_every_alarm_notifies_the_mail_address_and_the_topic(name: str) -> None:
+    """Missing data is no alarm, because nothing runs while there are no conversations."""
+    assert ALARMS[name]["AlarmActions"] == [
+        {"Fn::If": ["MailsAlarms", {"Ref": "AlarmTopic"}, NOTHING]},
+        {"Fn::If": ["TellsTopic", {"Ref": "AlarmTopicArn"}, NOTHING]},
+    ]
+    assert ALARMS[name]["TreatMissingData"] == "notBreaching"
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("metric", ["Errors", "Throttles"])
+def test_every_function_has_alarms_for_errors_and_throttles(function: str, metric: str) -> None:
+    """A timeout counts as an error."""
+    watched = [(alarm["MetricName"], dimensions(alarm).get("FunctionName")) for alarm in ALARMS.values()]
+    assert (metric, function) in watched
+
+
+@pytest.mark.parametrize(
+    ("metric", "trigger"), [("tavus_answered", "http"), ("tavus_answered", "event"), ("record_failed", "event")]
+)
+def test_what_lambda_does_not_see_has_an_alarm(metric: str, trigger: str) -> None:
+    """A Tavus that is down, and a table that fails."""
+    watched = [(alarm["MetricName"], dimensions(alarm).get("trigger")) for alarm in ALARMS.values()]
+    assert (metric, trigger) in watched
+
+
+def dashboard() -> str:
+    [found] = of_type("AWS::CloudWatch::Dashboard").values()
+    body: str = found["DashboardBody"]["Fn::Sub"]
+    return body
+
+
+def test_the_dashboard_has_six_widgets_at_most() -> None:
+    """It fits on one screen."""
+    widgets = json.loads(re.sub(r"\$\{([^}]+)\}", r"\1", dashboard()))["widgets"]
+    assert 1 <= len(widgets) <= 6
+
+
+def test_the_dashboard_shows_metrics_that_exist_and_every_metric_of_the_code() -> None:
+    widgets = json.loads(re.sub(r"\$\{([^}]+)\}", r"\1", dashboard()))["widgets"]
+    lines = [line for widget in widgets for line in widget["properties"]["metrics"] if line[0] != "..."]
+    shown = {line[1] for line in lines}
+    of_code = {metric for _, metric, _ in EMITTED}
+    assert shown <= of_code | {metric for _, metrics in OF_AWS.values() for metric in metrics}
+    assert of_code <= shown
+
+
+# Documentation
+
+
+def documentation() -> str:
+    return "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+
+
+def test_every_alarm_is_documented() -> None:
+    """And the documentation names no alarm that does not exist."""
+    assert set(re.findall(r"`(\w+Alarm)`", documentation())) == ALARMS.keys()
+
+
+def test_every_output_is_used() -> None:
+    """A command of the documentation or one of our programs uses it."""
+    programs = "".join(path.read_text() for folder in ("operations", "local") for path in (ROOT / folder).rglob("*.py"))
+    for name in TEMPLATE["Outputs"]:
+        placeholder = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).upper()
+        assert re.search(rf"\b{placeholder}\b", documentation()) or f'"{name}"' in programs, name

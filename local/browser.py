@@ -1,4 +1,4 @@
-"""`make browser`: a page in a real headless Chromium ends conversations, by fetch, and by a beacon on its way out."""
+"""`make browser`: a page in a real headless Chromium ends conversations, by fetch and by sendBeacon on pagehide."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # started by root it has none, and it shows our own page alone
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever it wants of the Internet, it doesn't get
+    "--no-sandbox",  # Chromium has no sandbox when root starts it, and it shows only our own page
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no request leaves this machine
     "--disable-background-networking",
-    "--disable-dev-shm-usage",  # which is too small for it in many containers
+    "--disable-dev-shm-usage",  # /dev/shm is too small in many containers
     "--disable-gpu",
-    "--enable-logging=stderr",  # the console too
+    "--enable-logging=stderr",  # includes the console of the page
     "--no-first-run",
 )
 REFUSED = "Response to preflight request doesn't pass access control check"
@@ -41,10 +41,10 @@ WAIT_SECONDS = 30
 
 
 def main() -> None:
-    """Visit the page at a listed origin and at another. Exits 1, with the reason, where either is not as it should."""
+    """Visit the page at a listed origin and at another one. Exits 1, with the reason, at the first wrong outcome."""
     interrupt_once()
     if (chromium := next(filter(None, map(shutil.which, NAMES)), None)) is None:
-        sys.exit(f"This needs Chromium on the PATH, as {' or '.join(NAMES)}; on Debian: apt-get install chromium")
+        sys.exit(f"Install Chromium, for example with apt-get install chromium. Looked for: {', '.join(NAMES)}.")
     try:
         with (
             Site() as listed,
@@ -62,16 +62,16 @@ def main() -> None:
                 show_logs(stack)
                 raise
     except (ProcessFailed, Unexpected) as error:
-        sys.exit(f"\nNot as it should be: {error}")
+        sys.exit(f"\nFailed: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    print("\nAll as it should be; everything that was started has been stopped.")
+    print("\nEvery step succeeded. Everything is stopped.")
 
 
 def apply_cors(stack: Stack) -> None:
-    """Give API Gateway once more what was deployed: ministack's CloudFormation stores it under names not read there."""
+    """Set the CORS configuration again: ministack's CloudFormation stores it under names that it does not read."""
     gateway, bodies = stack.client("apigatewayv2"), list[bytes]()
-    # The answer as it came, because boto3 doesn't know those names either.
+    # The raw answer, because boto3 does not know those names either.
     gateway.meta.events.register("before-parse", lambda response_dict, **_: bodies.append(response_dict["body"]))
     gateway.get_apis()
     api = json.loads(bodies[0])["items"][0]
@@ -79,7 +79,7 @@ def apply_cors(stack: Stack) -> None:
 
 
 def visit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool) -> None:
-    """Let the page end one conversation by fetch and another by a beacon, and check what became of both."""
+    """Let the page end one conversation by fetch and another by sendBeacon, and check both."""
     by_fetch, by_beacon = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
     fetch, beacon = end_path(DEPLOYMENT_ID, by_fetch), end_path(DEPLOYMENT_ID, by_beacon)
     query = urlencode({"fetch": stack.api_url + fetch, "beacon": stack.api_url + beacon})
@@ -87,7 +87,7 @@ def visit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool
         try:
             read = site.read.get(timeout=WAIT_SECONDS)
         except Empty:
-            raise ProcessFailed(f"The page was not left in {WAIT_SECONDS} s:", log.read_text()) from None
+            raise ProcessFailed(f"The page did not report within {WAIT_SECONDS} s:", log.read_text()) from None
         deadline = time.monotonic() + WAIT_SECONDS
         while (DEPLOYMENT_ID, by_beacon) in tavus.active and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -103,16 +103,16 @@ def visit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool
         expect("whether its console says that the preflight was refused", REFUSED in said, expected=True)
         print("  The preflight was refused, and the browser sent no POST.")
     check_end(tavus, by_fetch, asked=listed)
-    print(f"  > on pagehide, sendBeacon {beacon}, which takes no preflight")
+    print(f"  > on pagehide, sendBeacon {beacon}, which needs no preflight")
     check_end(tavus, by_beacon, asked=True)
 
 
 @contextmanager
 def browsing(chromium: str, url: str) -> Iterator[Path]:
-    """Keep a Chromium that knows nothing but this page running for a while. Its log is in the file yielded."""
+    """Run a Chromium with an empty profile on this page. Yields the path of its log."""
     with TemporaryDirectory(prefix="end-conversation-") as home:
         log, port = Path(home, "chromium.log"), free_port()
-        # Nobody debugs it; the port tells when it is up.
+        # The port is used only to see that Chromium has started.
         command = [chromium, *FLAGS, f"--user-data-dir={home}/profile", f"--remote-debugging-port={port}", url]
         with serving(command, clean_environment(HOME=home, TMPDIR=home), Path(home), log, port):
             yield log
@@ -122,7 +122,7 @@ def check_end(tavus: Tavus, conversation_id: str, *, asked: bool) -> None:
     path = end_path(DEPLOYMENT_ID, conversation_id)
     expect("the number of requests at Tavus", [request.path for request in tavus.requests].count(path), int(asked))
     expect("whether it is over", (DEPLOYMENT_ID, conversation_id) not in tavus.active, asked)
-    print(f"  Tavus was {'asked once, and the conversation is over' if asked else 'not asked'}.")
+    print(f"  Tavus got {'one request, and the conversation is over' if asked else 'no request'}.")
 
 
 if __name__ == "__main__":

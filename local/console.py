@@ -1,4 +1,4 @@
-"""What a person at the console sees of the long parts."""
+"""Progress on the console."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _DOT_SECONDS = 2
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Name a part as it begins, show a dot every two seconds that it takes, and its seconds at the end."""
-    begun = time.monotonic()
+    """Print the name of a step, a dot every two seconds, and at the end how long it took."""
+    start = time.monotonic()
     over = Event()
 
     def dots() -> None:
@@ -34,4 +34,4 @@ def step(what: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-    print(f" {time.monotonic() - begun:.1f} s")
+    print(f" {time.monotonic() - start:.1f} s")

@@ -1,4 +1,4 @@
-"""`make end`: one real end through the Lambda handler in this process, with no AWS at all."""
+"""`make end`: ends one conversation at Tavus itself, by the Lambda handler in this process, without AWS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
-from end_conversation.conversation import Conversation, InvalidId
-from end_conversation.errors import InvalidSetting
+from end_conversation.conversation import Conversation
+from end_conversation.errors import InvalidId, InvalidSetting
 from local.process import ROOT
 from local.session import end_path
 
@@ -22,24 +22,24 @@ TIMEOUT_SECONDS = 29
 
 @dataclass(frozen=True)
 class Context:
-    """What Lambda tells the handler of an invocation, as far as the handler asks."""
+    """The part of Lambda's context that the handler uses."""
 
     function_name: str = "end-conversation"
     memory_limit_in_mb: int = 512
     invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:end-conversation"
     aws_request_id: str = field(default_factory=lambda: str(uuid4()))
-    begun: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=time.monotonic)
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until Lambda would kill the invocation."""
-        return round(max(0.0, self.begun + TIMEOUT_SECONDS - time.monotonic()) * 1000)
+        """Milliseconds until the invocation times out."""
+        return round(max(0.0, self.start + TIMEOUT_SECONDS - time.monotonic()) * 1000)
 
 
 def main() -> None:
-    """End the conversation that DEPLOYMENT_ID and CONVERSATION_ID name. Exits 0 only where it `ended`."""
+    """End the conversation that DEPLOYMENT_ID and CONVERSATION_ID name. Exits 0 only if it is `ended`."""
     deployment_id, conversation_id = os.environ.get("DEPLOYMENT_ID"), os.environ.get("CONVERSATION_ID")
     if not deployment_id or not conversation_id:
-        sys.exit("Say which: make end DEPLOYMENT_ID=d… CONVERSATION_ID=c…")
+        sys.exit("Name the conversation: make end DEPLOYMENT_ID=d… CONVERSATION_ID=c…")
     try:
         answer = end(Conversation(deployment_id, conversation_id))
     except (InvalidId, InvalidSetting) as error:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def end(conversation: Conversation) -> Any:
-    """What the handler answers to an HTTP request for this conversation. Raises InvalidSetting."""
+    """Return the handler's answer to an HTTP request for this conversation. Raises InvalidSetting."""
     for name in ("EVENT_BUS_NAME", "ENDED_TABLE_NAME"):
         os.environ.pop(name, None)
     os.environ["ALLOWED_DEPLOYMENT_IDS"] = conversation.deployment_id
@@ -60,8 +60,8 @@ def end(conversation: Conversation) -> Any:
     path = end_path(conversation.deployment_id, conversation.conversation_id)
     request["rawPath"] = request["requestContext"]["http"]["path"] = path
     print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
-    with redirect_stdout(sys.stderr):  # the log, apart from the answer
-        from end_conversation.handler import handler  # noqa: PLC0415 - composes itself, of what was just set
+    with redirect_stdout(sys.stderr):  # keeps the log apart from the answer
+        from end_conversation.handler import handler  # noqa: PLC0415 - reads the variables set above
 
         return handler(request, Context())
 

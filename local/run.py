@@ -1,4 +1,4 @@
-"""`make run`: ends conversations for real, through both doors of the deployed stack, and checks each outcome."""
+"""`make run`: ends conversations over HTTP and by events, with the deployed stack, and checks each outcome."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Unexpected(Exception):
-    """A step did not go as it should."""
+    """A step had a wrong outcome."""
 
 
 def main() -> None:
-    """Take every step, each shown and checked. Exits 1, with the reason, at the first that goes wrong."""
+    """Run every step. Exits 1, with the reason, at the first wrong outcome."""
     interrupt_once()
-    begun = time.monotonic()
+    start = time.monotonic()
     try:
         with Tavus() as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
             try:
@@ -34,14 +34,14 @@ def main() -> None:
                 show_logs(stack)
                 raise
     except (ProcessFailed, TimeoutError, Unexpected) as error:
-        sys.exit(f"\nNot as it should be: {error}")
+        sys.exit(f"\nFailed: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    print(f"\nAll as it should be, in {time.monotonic() - begun:.0f} s; everything that was started has been stopped.")
+    print(f"\nEvery step succeeded, in {time.monotonic() - start:.0f} s. Everything is stopped.")
 
 
 def take_steps(stack: Stack, tavus: Tavus) -> None:
-    """End, and fail to end, conversations over HTTP and by events."""
+    """End conversations over HTTP and by events, valid and invalid ones."""
     subscriber = Subscriber(stack)
 
     heading("1. End a conversation over HTTP")
@@ -50,24 +50,24 @@ def take_steps(stack: Stack, tavus: Tavus) -> None:
     expect("the answer", answer, {"conversation_id": conversation_id, "status": "ended"})
     expect_ended(tavus, conversation_id)
 
-    heading("2. End another by a session timeout on the bus")
+    heading("2. End another one by a session timeout on the bus")
     conversation_id = tavus.start(DEPLOYMENT_ID)
     time_out(stack, subscriber, conversation_id, "ended")
     expect_ended(tavus, conversation_id)
 
-    heading("3. Ask for conversations that Tavus does not know, or no longer")
+    heading("3. End conversations that are over or unknown")
     problem = request(stack, conversation_id, HTTPStatus.NOT_FOUND)
     expect("the reason", problem["reason"], "not_found")
     time_out(stack, subscriber, "c0ffee", "not_found")
 
-    heading("4. Ask with an id that is none")
+    heading("4. Send a malformed id")
     asked_before = len(tavus.requests)
     problem = request(stack, "not.an.id", HTTPStatus.BAD_REQUEST)
     expect("the reason", problem["reason"], "invalid_id")
     expect("the number of requests at Tavus", len(tavus.requests), asked_before)
-    print("  Tavus was not asked.")
+    print("  Tavus got no request.")
 
-    heading("5. Read what the function logged of the session timeout")
+    heading("5. Read the log line of the session timeout")
     line = logged(log(stack, "EventLogGroupName"))[0]
     show("  ", line)
     expect("the status logged", line["status"], "ended")
@@ -97,8 +97,8 @@ def time_out(stack: Stack, subscriber: Subscriber, conversation_id: str, status:
 def expect_ended(tavus: Tavus, conversation_id: str) -> None:
     path = end_path(DEPLOYMENT_ID, conversation_id)
     expect("the number of requests at Tavus", [asked.path for asked in tavus.requests].count(path), 1)
-    expect("the list of active conversations", tavus.active, set())
-    print("  Tavus was asked once, and the conversation is over.")
+    expect("the set of active conversations", tavus.active, set())
+    print("  Tavus got one request, and the conversation is over.")
 
 
 def expect(what: str, found: object, expected: object) -> None:
@@ -108,7 +108,7 @@ def expect(what: str, found: object, expected: object) -> None:
 
 def show_logs(stack: Stack) -> None:
     for group in ("HttpLogGroupName", "EventLogGroupName"):
-        heading(f"The end of {stack.outputs[group]}")
+        heading(f"The last lines of {stack.outputs[group]}")
         print("\n".join(log(stack, group)[-20:]))
 
 

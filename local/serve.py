@@ -1,4 +1,4 @@
-"""`make serve`: the deployed stack and its Tavus, up until Ctrl-C, with the lines to try on them."""
+"""`make serve`: keeps the deployed stack and the stand-in for Tavus running until Ctrl-C, and prints what to try."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Serve until Ctrl-C or SIGTERM, and show each result as it is published."""
+    """Serve until Ctrl-C or SIGTERM, and print each result that is published."""
     interrupt_once()
     try:
         with Tavus() as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
@@ -29,7 +29,7 @@ def main() -> None:
     except ProcessFailed as error:
         sys.exit(f"\n{error}")
     except KeyboardInterrupt:
-        print("\nStopped, with everything that was started.")
+        print("\nStopped.")
 
 
 def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
@@ -37,13 +37,13 @@ def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
     entry = session_timeout(DEPLOYMENT_ID, by_event) | {"EventBusName": stack.outputs["EventBusName"]}
     credentials = " ".join(f"{name}={value}" for name, value in AWS_CLIENT.items())
     print(f"""
-Two conversations are active at the stand-in of Tavus ({tavus.url}).
+Two conversations are active at the stand-in for Tavus ({tavus.url}).
 
 End one over HTTP:
 
   curl -i -X POST '{stack.api_url}{end_path(DEPLOYMENT_ID, by_http)}'
 
-End the other by a session timeout on the bus; its result is shown here:
+End the other by a session timeout on the bus. Its result appears here:
 
   {credentials} \\
   aws --endpoint-url {stack.endpoint_url} events put-events \\

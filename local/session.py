@@ -1,4 +1,4 @@
-"""What an application does at the two doors of a deployed stack: asks over HTTP, or reports a session timeout."""
+"""What an application does with a deployed stack: it sends requests, and reports session timeouts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ DEPLOYMENT_ID: str = json.loads((ROOT / "events/session-timeout.json").read_text
 
 
 def end_path(deployment_id: str, conversation_id: str) -> str:
-    """Tavus' own path, and ours."""
+    """Return the path of the end endpoint, which is the same at Tavus and here."""
     return f"/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
 
 
 def post(stack: Stack, path: str) -> urllib3.BaseHTTPResponse:
-    """Send one request to the HTTP API, its path exactly as given."""
+    """Send one POST to the HTTP API, without normalizing the path."""
     api = urlsplit(stack.api_url)
     with urllib3.HTTPConnectionPool(str(api.hostname), api.port, timeout=40) as pool:
         return pool.urlopen("POST", api.path + path, retries=False)
 
 
 def request_for(conversation_id: str) -> dict[str, Any]:
-    """The sample request of an HTTP API, about this conversation."""
+    """Return the sample request of an HTTP API, for this conversation."""
     event: dict[str, Any] = json.loads((ROOT / "events/http-api.json").read_text())
     event["rawPath"] = event["requestContext"]["http"]["path"] = end_path(DEPLOYMENT_ID, conversation_id)
     event["pathParameters"] = {"deployment_id": DEPLOYMENT_ID, "conversation_id": conversation_id}
@@ -37,7 +37,7 @@ def request_for(conversation_id: str) -> dict[str, Any]:
 
 
 def timeout_of(conversation_id: str) -> dict[str, Any]:
-    """The sample session timeout, about this conversation, the same at each delivery."""
+    """Return the sample session timeout for this conversation. Its id depends only on the conversation."""
     event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
     return event | {
         "id": f"timeout-of-{conversation_id}",
@@ -46,7 +46,7 @@ def timeout_of(conversation_id: str) -> dict[str, Any]:
 
 
 def session_timeout(deployment_id: str, conversation_id: str) -> dict[str, str]:
-    """The sample session timeout, about this conversation, as an entry of PutEvents."""
+    """Return the sample session timeout for this conversation, as an entry of PutEvents."""
     event = json.loads((ROOT / "events/session-timeout.json").read_text())
     detail = event["detail"] | {"deployment_id": deployment_id, "conversation_id": conversation_id}
     return {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(detail)}
@@ -61,11 +61,11 @@ def put(stack: Stack, entry: dict[str, str]) -> str:
 
 
 def log(stack: Stack, log_group: str) -> list[str]:
-    """All that a function and Lambda wrote, by line, oldest first. `log_group` names an output of the template."""
+    """Return the lines of a log group, oldest first. `log_group` is the name of an output of the template."""
     asked = stack.client("logs").filter_log_events(logGroupName=stack.outputs[log_group])
     return [event["message"] for event in asked["events"]]
 
 
 def logged(lines: list[str]) -> list[dict[str, Any]]:
-    """Those lines of a log that the function's own logger wrote; metrics are JSON too, but have no level."""
+    """Return the lines that the function's logger wrote. Metrics are JSON too, but have no level."""
     return [line for text in lines if text.startswith("{") and "level" in (line := json.loads(text))]

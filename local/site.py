@@ -1,4 +1,4 @@
-"""A website on loopback, from an origin of its own: one page, and the next one that it is left for."""
+"""A website on the loopback interface: the page, and the next page that it leaves for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local.process import ROOT
 
 
 class Site(ThreadingHTTPServer):
-    """Serves page.html inside a `with` block. `read` has what each page says, as it is left, that it read."""
+    """Serves page.html inside a `with` block. Each page puts the answer that it read into `read` when it leaves."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -30,7 +30,7 @@ class Site(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a browser opens connections ahead of need, and drops them when it is stopped."""
+        """Stay silent: a browser opens spare connections and drops them when it stops."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -48,4 +48,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write((ROOT / "local/page.html").read_bytes())
 
     def log_message(self, *_: object) -> None:
-        """Keep the console for the person at it."""
+        """Keep the console clean."""

@@ -1,4 +1,4 @@
-"""A consumer of results: a queue of its own behind a rule of its own, as another team would make them."""
+"""A consumer of results: a rule and a queue, as another team would create them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAIT_SECONDS = 30
 
 
 class Subscriber:
-    """Receives the results that a stack publishes, from when it is made."""
+    """Receives every result that a stack publishes from now on."""
 
     def __init__(self, stack: Stack) -> None:
         self._sqs = stack.client("sqs")
@@ -40,18 +40,18 @@ class Subscriber:
         events.put_targets(Rule=name, EventBusName=bus, Targets=[{"Id": "queue", "Arn": queue_arn}])
 
     def receive(self, seconds: int) -> list[dict[str, Any]]:
-        """Wait for new results, up to 20 s, and return them as published, whole."""
+        """Wait for new results, 20 s at most, and return the whole events."""
         asked = self._sqs.receive_message(QueueUrl=self._queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=seconds)
         for message in (messages := asked.get("Messages", [])):
             self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
         return [json.loads(message["Body"]) for message in messages]
 
     def result_of(self, trigger_id: str) -> dict[str, Any]:
-        """The result published for the event of this id. Raises TimeoutError after WAIT_SECONDS."""
+        """Return the result of the event with this id. Raises TimeoutError after WAIT_SECONDS."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             self._received += self.receive(1)
             for result in self._received:
                 if result["detail"]["trigger"]["id"] == trigger_id:
                     return result
-        raise TimeoutError(f"no result of event {trigger_id} was published in {WAIT_SECONDS} s")
+        raise TimeoutError(f"no result of event {trigger_id} was published within {WAIT_SECONDS} s")

@@ -1,4 +1,4 @@
-"""A stand-in of Tavus' end endpoint that behaves as Tavus documents it, and remembers what it was asked."""
+"""A stand-in for Tavus' end endpoint. It behaves as Tavus documents, and remembers its requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _END = re.compile(r"/v2/deployments/([^/]+)/conversations/([^/]+)/end")
 
 @dataclass(frozen=True)
 class Request:
-    """One request as Tavus received it. `connection` tells the connections it came over apart."""
+    """One request. `connection` is the client's port, which identifies the connection."""
 
     method: str
     path: str
@@ -32,10 +32,10 @@ class Request:
 
 
 class Tavus:
-    """Serves on loopback inside a `with` block, over TLS where it is given a context to serve with.
+    """Serves on the loopback interface inside a `with` block, over TLS if it is given a server's TLS context.
 
-    `active` holds the conversations, by deployment and own id, that were started and not yet ended, and `requests`
-    all that it was asked. While it is `down` it answers 503.
+    `active` holds the deployment id and the conversation id of every active conversation. While `down` is set, every
+    answer is 503.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -46,7 +46,7 @@ class Tavus:
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.tavus = self
         if tls is not None:
-            # The handshake belongs to the connection's own thread: here one slow client would hold up the others.
+            # The handshake runs in the thread of each connection, so that a slow client delays no other.
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_port}"
 
@@ -60,13 +60,13 @@ class Tavus:
         self._server.server_close()
 
     def start(self, deployment_id: str, conversation_id: str | None = None) -> str:
-        """Start a conversation, with an id like Tavus' own unless one is given. Returns the id."""
+        """Start a conversation and return its id, which looks like one of Tavus' unless it is given."""
         conversation_id = conversation_id or f"c{uuid4().hex[:12]}"
         self.active.add((deployment_id, conversation_id))
         return conversation_id
 
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, str]]:
-        """Take one request, end what it names, and say so."""
+        """Handle one request."""
         with self._lock:
             self.requests.append(request)
             if self.down:
@@ -80,7 +80,7 @@ class Tavus:
 
 class _Server(ThreadingHTTPServer):
     tavus: Tavus
-    daemon_threads = False  # closing waits for them, so that none outlives a test
+    daemon_threads = False  # closing the server waits for its threads
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -95,13 +95,13 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that clients keep alive."""
+        """Close the connections that clients keep alive."""
         for connection in self._connections.copy():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients under test hang up, and refuse certificates, on purpose."""
+        """Stay silent: clients under test close connections and reject certificates on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -122,4 +122,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
-        """Keep the console for the person at it."""
+        """Keep the console clean."""

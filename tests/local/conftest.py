@@ -1,0 +1,28 @@
+"""Fixtures of the tests that run real parts: the stand-in for Tavus, and the stack deployed to a local AWS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local.session import DEPLOYMENT_ID
+from local.stack import Stack, deployed
+from local.tavus import Tavus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def tavus() -> Iterator[Tavus]:
+    """The stand-in for Tavus that the deployed stack calls."""
+    with Tavus() as tavus:
+        yield tavus
+
+
+@pytest.fixture(scope="session")
+def stack(tavus: Tavus) -> Iterator[Stack]:
+    """The template, deployed once for all tests."""
+    with deployed(tavus.url, DEPLOYMENT_ID) as stack:
+        yield stack

@@ -1,0 +1,223 @@
+"""A stack in the life of its operator: deployed, its HTTP auth changed, everything optional switched on, deleted."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from local.process import AWS_CLIENT, ROOT
+from local.session import DEPLOYMENT_ID
+from local.stack import delete, deploy
+from operations import smoke
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import urllib3
+
+    from local.stack import Stack
+
+NAME = "lifecycle"
+ORIGIN = "https://www.example.com"
+TOPIC = "arn:aws:sns:us-east-1:111122223333:on-call"
+
+type Deploy = Callable[..., Stack]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Who signs users in. `token` gives the client id of a new application, and a token for it."""
+
+    issuer: str
+    token: Callable[[str], tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def deploy_with(stack: Stack) -> Iterator[Deploy]:
+    """Deploy a second stack beside the one that other tests use, or update it; it is deleted in the end."""
+
+    def run(**parameters: str) -> Stack:
+        # A source of its own, so that it stays out of the other stack's session timeouts.
+        always = {"AllowedDeploymentIds": DEPLOYMENT_ID, "SessionEventSource": "lifecycle.sessions"}
+        return deploy(stack.endpoint_url, NAME, always | parameters)
+
+    yield run
+    if exists(stack):
+        delete(stack.endpoint_url, NAME)
+
+
+def exists(stack: Stack) -> bool:
+    try:
+        stack.client("cloudformation").describe_stacks(StackName=NAME)
+    except ClientError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def pool(stack: Stack) -> Pool:
+    """A user pool of the local Cognito, with one user."""
+    cognito = stack.client("cognito-idp")
+    pool = cognito.create_user_pool(PoolName=NAME)["UserPool"]["Id"]
+    user, password = {"UserPoolId": pool, "Username": "somebody"}, f"A-{uuid4()}"
+    cognito.admin_create_user(**user)
+    cognito.admin_set_user_password(**user, Password=password, Permanent=True)
+
+    def token(application: str) -> tuple[str, str]:
+        flows = ["ALLOW_USER_PASSWORD_AUTH"]
+        answer = cognito.create_user_pool_client(UserPoolId=pool, ClientName=application, ExplicitAuthFlows=flows)
+        client = answer["UserPoolClient"]["ClientId"]
+        signed_in = cognito.initiate_auth(
+            ClientId=client,
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": "somebody", "PASSWORD": password},
+        )
+        return client, signed_in["AuthenticationResult"]["IdToken"]
+
+    return Pool(f"https://cognito-idp.{AWS_CLIENT['AWS_DEFAULT_REGION']}.amazonaws.com/{pool}", token)
+
+
+def ask(stack: Stack, http_auth: str, token: str | None = None) -> urllib3.BaseHTTPResponse:
+    """Ask as a caller who believes in this HttpAuth."""
+    return smoke.ask(stack.api_url, http_auth, boto3.Session(), token)
+
+
+def test_iam_is_the_default(deploy_with: Deploy) -> None:
+    """Without a signature API Gateway refuses; with one the request gets through."""
+    stack = deploy_with()
+    assert stack.outputs["HttpAuth"] == "IAM"
+    assert ask(stack, "NONE").status == 403
+    assert not smoke.refused(ask(stack, "NONE"))
+    assert smoke.refused(ask(stack, "IAM"))
+
+
+@pytest.fixture
+def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every name under .localhost be this machine (RFC 6761), which many resolvers don't know."""
+    resolve = socket.getaddrinfo
+
+    def resolve_localhost(host: str, *arguments: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if host.endswith(".localhost") else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_localhost)
+
+
+@pytest.mark.usefixtures("localhost")
+def test_smoke_passes_on_a_stack_that_works(
+    deploy_with: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make smoke` finds the API by the stack's name, signs, and is content with the function's own refusal."""
+    if not exists(stack):
+        deploy_with()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
+    smoke.main(["--stack", NAME])
+    assert capsys.readouterr().out.startswith('403 {"type": "about:blank"')
+
+
+def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make smoke` of another account, region or name says so, and exits 2."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
+    with pytest.raises(SystemExit) as exit_:
+        smoke.main(["--stack", "nowhere"])
+    assert exit_.value.code == 2
+
+
+def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
+    """Only a whole token that the issuer gave for a listed audience gets through; others are answered 401."""
+    (audience, good), (_, for_another) = pool.token("listed"), pool.token("another")
+    stack = deploy_with(HttpAuth="JWT", JwtIssuer=pool.issuer, JwtAudience=f"one-more,{audience}")
+    assert ask(stack, "JWT").status == 401
+    assert ask(stack, "JWT", good[:-8] + "AAAAAAAA").status == 401
+    assert ask(stack, "JWT", for_another).status == 401
+    assert smoke.refused(ask(stack, "JWT", good))
+
+
+def test_update_to_none_with_everything_optional(deploy_with: Deploy) -> None:
+    """Anyone gets through, and whatever is off by default can be switched on in the same update."""
+    stack = deploy_with(
+        HttpAuth="NONE",
+        CorsAllowedOrigins=f"{ORIGIN},https://other.example.com",
+        HttpReservedConcurrency="5",
+        EventReservedConcurrency="5",
+        Tracing="PassThrough",
+        AlarmEmail="ops@example.com",
+        AlarmTopicArn=TOPIC,
+    )
+    assert smoke.refused(ask(stack, "NONE"))
+    own_topic = stack.client("sns").list_subscriptions()["Subscriptions"][0]
+    assert (own_topic["Protocol"], own_topic["Endpoint"]) == ("email", "ops@example.com")
+    alarms = stack.client("cloudwatch").describe_alarms(AlarmNamePrefix=NAME)["MetricAlarms"]
+    assert alarms
+    assert all(alarm["AlarmActions"] == [own_topic["TopicArn"], TOPIC] for alarm in alarms)
+    for function in ("HttpFunctionName", "EventFunctionName"):
+        configuration = stack.client("lambda").get_function_configuration(FunctionName=stack.outputs[function])
+        assert configuration["TracingConfig"] == {"Mode": "PassThrough"}
+        assert "xray" not in json.dumps(policies(stack, configuration["Role"].rpartition("/")[2]))
+
+
+def policies(stack: Stack, role: str) -> list[Any]:
+    iam = stack.client("iam")
+    names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    return [iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names]
+
+
+def test_delete_leaves_nothing(deploy_with: Deploy, stack: Stack) -> None:
+    """Functions, roles, queues, table, rule, API, alarms and log groups go with the stack."""
+    if not exists(stack):
+        deploy_with()
+    names = {
+        resource["PhysicalResourceId"]
+        for resource in stack.client("cloudformation").describe_stack_resources(StackName=NAME)["StackResources"]
+    }
+    assert len(names & remaining(stack)) > 20
+    delete(stack.endpoint_url, NAME)
+    assert not exists(stack)
+    assert not names & remaining(stack)
+
+
+def remaining(stack: Stack) -> set[str]:
+    """What there still is of the kinds that the template makes, by the names that CloudFormation gives them."""
+    lists: list[tuple[str, str, str, str | None]] = [
+        ("apigatewayv2", "get_apis", "Items", "ApiId"),
+        ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
+        ("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
+        ("dynamodb", "list_tables", "TableNames", None),
+        ("events", "list_rules", "Rules", "Name"),
+        ("iam", "list_roles", "Roles", "RoleName"),
+        ("lambda", "list_functions", "Functions", "FunctionName"),
+        ("logs", "describe_log_groups", "logGroups", "logGroupName"),
+        ("sns", "list_topics", "Topics", "TopicArn"),
+        ("sqs", "list_queues", "QueueUrls", None),
+    ]
+    found: set[str] = set()
+    for service, operation, members, name in lists:
+        for member in getattr(stack.client(service), operation)().get(members, []):
+            found.add(member if name is None else member[name])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "HttpAuth JWT needs a JwtIssuer."),
+        ({"JwtIssuer": "https://id.example.com"}, "HttpAuth JWT needs a JwtAudience."),
+        ({"JwtAudience": "web"}, "HttpAuth JWT needs a JwtIssuer."),
+    ],
+)
+def test_jwt_without_issuer_or_audience_is_not_deployed(stack: Stack, given: dict[str, str], missing: str) -> None:
+    """CloudFormation refuses, with a sentence, before it makes anything."""
+    parameters = {"AllowedDeploymentIds": "d1", "HttpAuth": "JWT", **given}
+    with pytest.raises(ClientError, match=missing):
+        stack.client("cloudformation").create_stack(
+            StackName="refused",
+            TemplateBody=(ROOT / "template.yaml").read_text().replace("CodeUri: src/", "CodeUri: s3://built/code"),
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        )

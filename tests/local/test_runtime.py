@@ -1,0 +1,163 @@
+"""The built function under AWS Lambda's own Python runtime and Runtime Interface Emulator."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local.build import build
+from local.runtime import sandbox
+from local.session import DEPLOYMENT_ID, end_path, logged, request_for, timeout_of
+from local.subscriber import Subscriber
+from tests.unit.fault_server import FaultServer, answer, drip, endlessly, hang
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from local.runtime import Sandbox
+    from local.stack import Stack
+    from local.tavus import Tavus
+    from tests.unit.fault_server import Reply
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Lambda's runtime and its emulator are Linux programs")
+
+TRACE_ID = "1-6b034d08-c8f4af6151bd0505b5d504cc"
+TRACE_HEADER = f"Root={TRACE_ID};Parent=53995c3f42cd8ad8;Sampled=1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    build()
+
+
+@pytest.fixture
+def http(tavus: Tavus) -> Iterator[Sandbox]:
+    """A sandbox of the function behind the HTTP API."""
+    with sandbox("HttpFunction", 29, TAVUS_API_URL=tavus.url, ALLOWED_DEPLOYMENT_IDS=DEPLOYMENT_ID) as running:
+        yield running
+
+
+def event_settings(stack: Stack, tavus: Tavus) -> dict[str, str]:
+    return {
+        "ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID,
+        "AWS_ENDPOINT_URL": stack.endpoint_url,
+        "ENDED_TABLE_NAME": stack.outputs["EndedTableName"],
+        "EVENT_BUS_NAME": stack.outputs["EventBusName"],
+        "TAVUS_API_URL": tavus.url,
+    }
+
+
+def test_request_ends_the_conversation(http: Sandbox, tavus: Tavus) -> None:
+    """Lambda's runtime returns what the HTTP door answers, in the format of API Gateway."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    answer = http.invoke(request_for(conversation_id))
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"]) == {"conversation_id": conversation_id, "status": "ended"}
+
+
+def test_warm_sandbox_keeps_its_connection(http: Sandbox, tavus: Tavus) -> None:
+    """A second call that follows at once starts nothing anew, neither the function nor the connection to Tavus."""
+    first, second = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
+    http.invoke(request_for(first))
+    http.invoke(request_for(second))
+    paths = [end_path(DEPLOYMENT_ID, first), end_path(DEPLOYMENT_ID, second)]
+    assert len({request.connection for request in tavus.requests if request.path in paths}) == 1
+    assert [line["cold_start"] for line in logged(http.log().splitlines())] == [True, False]
+
+
+def test_session_timeout_is_published(stack: Stack, tavus: Tavus) -> None:
+    """Under Lambda's runtime, a session timeout ends its conversation and the result reaches the bus."""
+    subscriber = Subscriber(stack)
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    event = timeout_of(conversation_id)
+    with sandbox("EventFunction", 60, **event_settings(stack, tavus)) as running:
+        assert running.invoke(event) is None
+    result = subscriber.result_of(event["id"])
+    assert (result["detail"]["conversation_id"], result["detail"]["status"]) == (conversation_id, "ended")
+
+
+def test_failure_is_reported_by_its_kind(stack: Stack, tavus: Tavus) -> None:
+    """An event that names no conversation fails as `InvalidEvent`, which is what the failure queue will say."""
+    with sandbox("EventFunction", 60, **event_settings(stack, tavus)) as running:
+        report = running.invoke(timeout_of("not.an.id"))
+    assert report["errorType"] == "InvalidEvent"
+    assert "not.an.id" not in json.dumps(report)
+
+
+DRAWN_OUT = [
+    pytest.param(hang, id="no answer"),
+    pytest.param(endlessly(b"HTTP/1.1 100 Continue\r\n\r\n", every=0.01), id="100 flood"),
+    pytest.param(drip(answer(200, b" " * 4096)), id="dripped answer"),
+]
+ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
+
+
+@pytest.mark.parametrize("reply", DRAWN_OUT)
+def test_request_is_answered_before_lambda_kills_it(reply: Reply) -> None:
+    """However Tavus draws out its answer, the function itself says so, and its sandbox serves the next request."""
+    with FaultServer(reply, reply, reply, ENDED) as server:
+        settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": server.url}
+        with sandbox("HttpFunction", 3, **settings) as running:
+            late, next_one = running.invoke(request_for("c123456")), running.invoke(request_for("c123456"))
+            lines = logged(running.log().splitlines())
+    assert (late["statusCode"], json.loads(late["body"])["reason"]) == (504, "tavus_timeout")
+    assert next_one["statusCode"] == 200
+    assert [line["cold_start"] for line in lines] == [True, False]
+
+
+def test_session_timeout_is_given_up_before_lambda_kills_it(stack: Stack, tavus: Tavus) -> None:
+    """A Tavus that never answers is raised by the function itself, and its sandbox serves the next event."""
+    subscriber = Subscriber(stack)
+    event = timeout_of("c123456")
+    with FaultServer(hang, hang, hang, ENDED) as server:
+        settings = event_settings(stack, tavus) | {"TAVUS_API_URL": server.url}
+        with sandbox("EventFunction", 5, **settings) as running:
+            assert running.invoke(event)["errorType"] == "TavusUnavailable"
+            assert running.invoke(event) is None
+    assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"
+
+
+@pytest.fixture
+def daemon() -> Iterator[socket.socket]:
+    """Listen where the X-Ray daemon would."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.settimeout(2)
+        yield listening
+
+
+def subsegment(daemon: socket.socket) -> dict[str, Any]:
+    """The next that was sent."""
+    _, document = daemon.recv(65536).decode().split("\n", 1)
+    sent: dict[str, Any] = json.loads(document)
+    return sent
+
+
+def test_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) -> None:
+    """The trace of a sampled call holds a remote subsegment with Tavus' status and our attempts."""
+    address = f"127.0.0.1:{daemon.getsockname()[1]}"
+    settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": tavus.url, "AWS_XRAY_DAEMON_ADDRESS": address}
+    with sandbox("HttpFunction", 29, TRACE_HEADER, **settings) as running:
+        running.invoke(request_for(tavus.start(DEPLOYMENT_ID)))
+        call = subsegment(daemon)
+    assert (call["trace_id"], call["name"], call["namespace"]) == (TRACE_ID, "Tavus", "remote")
+    assert call["http"]["response"]["status"] == 200
+    assert call["annotations"] == {"status": "ended", "attempts": 1}
+
+
+def test_trace_of_a_failure_quotes_nobody(daemon: socket.socket, stack: Stack, tavus: Tavus) -> None:
+    """The trace of a call that failed says so, and nothing that Tavus wrote."""
+    settings = event_settings(stack, tavus) | {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}"}
+    tavus.down = True
+    try:
+        with sandbox("EventFunction", 60, TRACE_HEADER, **settings) as running:
+            assert running.invoke(timeout_of("cdown"))["errorType"] == "TavusUnavailable"
+            call = subsegment(daemon)
+    finally:
+        tavus.down = False
+    assert (call["http"]["response"]["status"], call["annotations"]["attempts"], call["fault"]) == (503, 3, True)
+    assert "Service unavailable" not in json.dumps(call)

@@ -1,4 +1,4 @@
-"""The template as deployed to a local AWS (ministack) that enforces each function's own role."""
+"""The template, deployed to a local AWS (ministack) that enforces the role of each function."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def assert_published(result: dict[str, Any]) -> None:
     validator.validate(result)
 
 
-def test_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
-    """A POST to Tavus' own path is answered with Tavus' own body once the conversation is over."""
+def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
+    """The answer is Tavus' own body."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     response = post(stack, end_path(DEPLOYMENT_ID, conversation_id))
     assert (response.status, response.json()) == (200, {"conversation_id": conversation_id, "status": "ended"})
@@ -64,32 +64,31 @@ def test_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
     assert asked(tavus, conversation_id) == 1
 
 
-def test_request_for_an_unknown_conversation(stack: Stack, tavus: Tavus) -> None:
-    """A conversation that Tavus doesn't know is a 404 problem."""
+def test_a_request_for_an_unknown_conversation_is_a_404_problem(stack: Stack, tavus: Tavus) -> None:
     response = post(stack, end_path(DEPLOYMENT_ID, "cunknown"))
     assert (response.status, response.json()["reason"]) == (404, "not_found")
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("conversation_id", ["..", "%2e%2e", "c1%0A", "c" * 129, "%D9%A1"])
-def test_request_with_an_invalid_id(stack: Stack, tavus: Tavus, conversation_id: str) -> None:
-    """An id that is none is a 400 problem, however the API hands it over, and Tavus is not asked."""
+def test_a_request_with_an_invalid_id_is_a_400_problem(stack: Stack, tavus: Tavus, conversation_id: str) -> None:
+    """Whether API Gateway decodes it or not. Tavus gets no request."""
     asked_before = len(tavus.requests)
     response = post(stack, end_path(DEPLOYMENT_ID, conversation_id))
     assert (response.status, response.json()["reason"]) == (400, "invalid_id")
     assert len(tavus.requests) == asked_before
 
 
-def test_request_for_a_deployment_that_is_not_allowed(stack: Stack, tavus: Tavus) -> None:
-    """A conversation of a deployment that the operator didn't name is refused, and Tavus is not asked."""
+def test_a_request_for_a_deployment_that_is_not_allowed_is_a_403_problem(stack: Stack, tavus: Tavus) -> None:
+    """Tavus gets no request."""
     conversation_id = tavus.start("dother")
     response = post(stack, end_path("dother", conversation_id))
     assert (response.status, response.json()["reason"]) == (403, "deployment_not_allowed")
     assert asked(tavus, conversation_id) == 0
 
 
-def test_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
-    """A session timeout ends its conversation, and the result on the bus names both."""
+def test_a_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
+    """The published result names the conversation and the event."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
     result = subscriber.result_of(event_id)
@@ -99,8 +98,7 @@ def test_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, subsc
     assert asked(tavus, conversation_id) == 1
 
 
-def test_ended_conversation_is_recorded(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
-    """A conversation that an event ended stands in the table, for about 30 days."""
+def test_an_ended_conversation_is_recorded_for_30_days(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     conversation_id = tavus.start(DEPLOYMENT_ID)
     subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, conversation_id)))
     key = {"conversation": {"S": f"{DEPLOYMENT_ID}/{conversation_id}"}}
@@ -108,8 +106,9 @@ def test_ended_conversation_is_recorded(stack: Stack, tavus: Tavus, subscriber: 
     assert int(item["expires_at"]["N"]) - time.time() == pytest.approx(30 * 24 * 3600, abs=120)
 
 
-def test_session_timeout_of_an_unknown_conversation(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
-    """The result for a conversation that Tavus doesn't know says `not_found`."""
+def test_the_result_for_an_unknown_conversation_is_not_found(
+    stack: Stack, tavus: Tavus, subscriber: Subscriber
+) -> None:
     result = subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, "cunknown")))
     assert_published(result)
     assert result["detail"]["status"] == "not_found"
@@ -117,7 +116,7 @@ def test_session_timeout_of_an_unknown_conversation(stack: Stack, tavus: Tavus, 
 
 @pytest.mark.parametrize("other", [{"Source": "myapp.sessions.test"}, {"DetailType": "Session Timeout Soon"}])
 def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscriber, other: dict[str, str]) -> None:
-    """The rule takes exactly the source and detail-type it names, not what begins like them."""
+    """The rule matches the source and the detail-type exactly, not by their beginning."""
     spared, ended = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
     put(stack, session_timeout(DEPLOYMENT_ID, spared) | other)
     subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, ended)))
@@ -132,7 +131,7 @@ def sample_event() -> dict[str, Any]:
 def failed_event(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
     """Invoke the function as EventBridge does, and wait for the event in the failure queue.
 
-    The rule is passed by, because ministack's tries its target once and forgets.
+    Not through the rule, because the rules of ministack try once only.
     """
     function = stack.outputs["EventFunctionName"]
     stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event))
@@ -147,8 +146,8 @@ def failed_event(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
     raise TimeoutError(f"no event in the failure queue after {WAIT_SECONDS} s")
 
 
-def test_event_naming_no_conversation_reaches_the_failure_queue(stack: Stack) -> None:
-    """A session timeout that names no conversation is kept whole, with what was wrong."""
+def test_an_event_that_names_no_conversation_reaches_the_failure_queue(stack: Stack) -> None:
+    """The message holds the whole event."""
     event = sample_event() | {"detail": {"note": "no ids"}}
     failed = failed_event(stack, event)
     assert failed["requestPayload"] == event
@@ -157,7 +156,7 @@ def test_event_naming_no_conversation_reaches_the_failure_queue(stack: Stack) ->
 
 @pytest.fixture(scope="module")
 def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
-    """Make an AWS call in a function with the role of another. Returns `allowed`, or the error's code."""
+    """Make an AWS call with the role of a function. Returns `allowed`, or the code of the error."""
     functions = stack.client("lambda")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
@@ -187,7 +186,7 @@ def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
 
 KEY = {"conversation": {"S": "d1/c1"}}
 EVENT = {"Source": "tavus.conversations", "DetailType": "Probe", "Detail": "{}"}
-# What is tried, and whether the event function needs it. The HTTP function needs nothing of AWS.
+# Calls, and whether the event function needs them. The HTTP function needs none.
 CALLS = {
     "publish": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "{EventBusName}"}]}, True),
     "publish elsewhere": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "other"}]}, False),
@@ -205,10 +204,10 @@ CALLS = {
 
 @pytest.mark.parametrize("function", ["HttpFunctionName", "EventFunctionName"])
 @pytest.mark.parametrize("what", CALLS)
-def test_role_allows_what_its_function_does_and_no_more(
+def test_a_role_allows_what_its_function_does_and_nothing_else(
     stack: Stack, call_as: Callable[..., str], function: str, what: str
 ) -> None:
-    """The event function may publish, record and hand on; the HTTP function may do nothing in AWS."""
+    """The event function may publish, record, and send to the failure queue. The HTTP function may call nothing."""
     service, operation, arguments, needed = CALLS[what]
     filled = json.dumps(arguments)
     for name, value in stack.outputs.items():

@@ -1,4 +1,4 @@
-"""A stack in the life of its operator: deployed, its HTTP auth changed, everything optional switched on, deleted."""
+"""The life of a stack: deploy, change HttpAuth, switch on every option, delete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ type Deploy = Callable[..., Stack]
 
 @dataclass(frozen=True)
 class Pool:
-    """Who signs users in. `token` gives the client id of a new application, and a token for it."""
+    """A user pool. `token` creates an application, and returns its client id and a token for it."""
 
     issuer: str
     token: Callable[[str], tuple[str, str]]
@@ -41,7 +41,7 @@ class Pool:
 
 @pytest.fixture(scope="module")
 def deploy_with(stack: Stack) -> Iterator[Deploy]:
-    """Deploy a second stack beside the one that other tests use, or update it; it is deleted in the end."""
+    """Deploy or update a second stack, beside the one that other tests use. It is deleted at the end."""
 
     def run(**parameters: str) -> Stack:
         # A source of its own, so that it stays out of the other stack's session timeouts.
@@ -85,12 +85,12 @@ def pool(stack: Stack) -> Pool:
 
 
 def ask(stack: Stack, http_auth: str, token: str | None = None) -> urllib3.BaseHTTPResponse:
-    """Ask as a caller who believes in this HttpAuth."""
+    """Send a request as this HttpAuth demands."""
     return smoke.ask(stack.api_url, http_auth, boto3.Session(), token)
 
 
 def test_iam_is_the_default(deploy_with: Deploy) -> None:
-    """Without a signature API Gateway refuses; with one the request gets through."""
+    """API Gateway refuses a request without a signature, and passes one with a signature to the function."""
     stack = deploy_with()
     assert stack.outputs["HttpAuth"] == "IAM"
     assert ask(stack, "NONE").status == 403
@@ -100,7 +100,7 @@ def test_iam_is_the_default(deploy_with: Deploy) -> None:
 
 @pytest.fixture
 def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every name under .localhost be this machine (RFC 6761), which many resolvers don't know."""
+    """Resolve every name under .localhost to this machine (RFC 6761), which many resolvers do not."""
     resolve = socket.getaddrinfo
 
     def resolve_localhost(host: str, *arguments: Any, **options: Any) -> Any:
@@ -113,7 +113,7 @@ def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_smoke_passes_on_a_stack_that_works(
     deploy_with: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make smoke` finds the API by the stack's name, signs, and is content with the function's own refusal."""
+    """`make smoke` finds the API by the name of the stack, signs, and accepts the function's own rejection."""
     if not exists(stack):
         deploy_with()
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
@@ -122,7 +122,7 @@ def test_smoke_passes_on_a_stack_that_works(
 
 
 def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`make smoke` of another account, region or name says so, and exits 2."""
+    """`make smoke` exits 2 and says so."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
     with pytest.raises(SystemExit) as exit_:
         smoke.main(["--stack", "nowhere"])
@@ -130,7 +130,7 @@ def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.M
 
 
 def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
-    """Only a whole token that the issuer gave for a listed audience gets through; others are answered 401."""
+    """Only a complete token of the issuer, for a listed audience, is accepted. Any other is answered 401."""
     (audience, good), (_, for_another) = pool.token("listed"), pool.token("another")
     stack = deploy_with(HttpAuth="JWT", JwtIssuer=pool.issuer, JwtAudience=f"one-more,{audience}")
     assert ask(stack, "JWT").status == 401
@@ -140,7 +140,7 @@ def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
 
 
 def test_update_to_none_with_everything_optional(deploy_with: Deploy) -> None:
-    """Anyone gets through, and whatever is off by default can be switched on in the same update."""
+    """Every caller is accepted, and the same update can switch on every option."""
     stack = deploy_with(
         HttpAuth="NONE",
         CorsAllowedOrigins=f"{ORIGIN},https://other.example.com",
@@ -169,7 +169,7 @@ def policies(stack: Stack, role: str) -> list[Any]:
 
 
 def test_delete_leaves_nothing(deploy_with: Deploy, stack: Stack) -> None:
-    """Functions, roles, queues, table, rule, API, alarms and log groups go with the stack."""
+    """Functions, roles, queues, table, rule, API, alarms and log groups are deleted with the stack."""
     if not exists(stack):
         deploy_with()
     names = {
@@ -183,7 +183,7 @@ def test_delete_leaves_nothing(deploy_with: Deploy, stack: Stack) -> None:
 
 
 def remaining(stack: Stack) -> set[str]:
-    """What there still is of the kinds that the template makes, by the names that CloudFormation gives them."""
+    """Return the resources that are left, of the kinds that the template creates, by CloudFormation's names."""
     lists: list[tuple[str, str, str, str | None]] = [
         ("apigatewayv2", "get_apis", "Items", "ApiId"),
         ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
@@ -212,7 +212,7 @@ def remaining(stack: Stack) -> set[str]:
     ],
 )
 def test_jwt_without_issuer_or_audience_is_not_deployed(stack: Stack, given: dict[str, str], missing: str) -> None:
-    """CloudFormation refuses, with a sentence, before it makes anything."""
+    """CloudFormation rejects it with a clear message before it creates anything."""
     parameters = {"AllowedDeploymentIds": "d1", "HttpAuth": "JWT", **given}
     with pytest.raises(ClientError, match=missing):
         stack.client("cloudformation").create_stack(

@@ -1,4 +1,4 @@
-"""An event that fails while Tavus is down is kept whole, and ends its conversation once an operator redrives it."""
+"""An event that fails while Tavus is down is kept, and ends its conversation after a redrive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAIT_SECONDS = 60
 
 
 def wait_for_failures(stack: Stack) -> list[dict[str, Any]]:
-    """What is in the failure queue once there is anything, left as visible as it is."""
+    """Return the messages of the failure queue as soon as there are any, and leave them there."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if found := failures(stack):
@@ -36,13 +36,13 @@ def failures(stack: Stack) -> list[dict[str, Any]]:
 
 
 def redrive(stack: Stack) -> None:
-    """What `make redrive INVOKE=yes` runs. Raises ProcessFailed unless all was accepted."""
+    """Run what `make redrive INVOKE=yes` runs. Raises ProcessFailed unless Lambda accepts every event."""
     environment = clean_environment(**AWS_CLIENT, AWS_ENDPOINT_URL=stack.endpoint_url, PYTHONPATH="src")
     run([sys.executable, "-m", "operations.redrive", "--invoke"], environment)
 
 
 def test_an_event_outlives_an_outage_of_tavus(stack: Stack, tavus: Tavus) -> None:
-    """The failure queue holds the whole event after Lambda's retries; redriven, it ends as the same trigger.
+    """The failure queue holds the whole event after Lambda's retries. The redriven event keeps its trigger id.
 
     Only AWS itself shows the minutes between Lambda's retries, EventBridge's own retries and the rule's dead letters.
     """

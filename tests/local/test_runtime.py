@@ -51,16 +51,16 @@ def event_settings(stack: Stack, tavus: Tavus) -> dict[str, str]:
     }
 
 
-def test_request_ends_the_conversation(http: Sandbox, tavus: Tavus) -> None:
-    """Lambda's runtime returns what the HTTP door answers, in the format of API Gateway."""
+def test_a_request_ends_the_conversation(http: Sandbox, tavus: Tavus) -> None:
+    """Lambda's runtime returns the answer of the HTTP door."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     answer = http.invoke(request_for(conversation_id))
     assert answer["statusCode"] == 200
     assert json.loads(answer["body"]) == {"conversation_id": conversation_id, "status": "ended"}
 
 
-def test_warm_sandbox_keeps_its_connection(http: Sandbox, tavus: Tavus) -> None:
-    """A second call that follows at once starts nothing anew, neither the function nor the connection to Tavus."""
+def test_a_warm_sandbox_keeps_its_connection(http: Sandbox, tavus: Tavus) -> None:
+    """A second call at once starts neither the function nor a connection to Tavus."""
     first, second = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
     http.invoke(request_for(first))
     http.invoke(request_for(second))
@@ -69,8 +69,7 @@ def test_warm_sandbox_keeps_its_connection(http: Sandbox, tavus: Tavus) -> None:
     assert [line["cold_start"] for line in logged(http.log().splitlines())] == [True, False]
 
 
-def test_session_timeout_is_published(stack: Stack, tavus: Tavus) -> None:
-    """Under Lambda's runtime, a session timeout ends its conversation and the result reaches the bus."""
+def test_the_result_of_a_session_timeout_is_published(stack: Stack, tavus: Tavus) -> None:
     subscriber = Subscriber(stack)
     conversation_id = tavus.start(DEPLOYMENT_ID)
     event = timeout_of(conversation_id)
@@ -80,15 +79,15 @@ def test_session_timeout_is_published(stack: Stack, tavus: Tavus) -> None:
     assert (result["detail"]["conversation_id"], result["detail"]["status"]) == (conversation_id, "ended")
 
 
-def test_failure_is_reported_by_its_kind(stack: Stack, tavus: Tavus) -> None:
-    """An event that names no conversation fails as `InvalidEvent`, which is what the failure queue will say."""
+def test_a_failure_is_reported_by_its_kind(stack: Stack, tavus: Tavus) -> None:
+    """An event that names no conversation fails as `InvalidEvent`, which the failure queue then shows."""
     with sandbox("EventFunction", 60, **event_settings(stack, tavus)) as running:
         report = running.invoke(timeout_of("not.an.id"))
     assert report["errorType"] == "InvalidEvent"
     assert "not.an.id" not in json.dumps(report)
 
 
-DRAWN_OUT = [
+SLOW = [
     pytest.param(hang, id="no answer"),
     pytest.param(endlessly(b"HTTP/1.1 100 Continue\r\n\r\n", every=0.01), id="100 flood"),
     pytest.param(drip(answer(200, b" " * 4096)), id="dripped answer"),
@@ -96,9 +95,9 @@ DRAWN_OUT = [
 ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
 
 
-@pytest.mark.parametrize("reply", DRAWN_OUT)
-def test_request_is_answered_before_lambda_kills_it(reply: Reply) -> None:
-    """However Tavus draws out its answer, the function itself says so, and its sandbox serves the next request."""
+@pytest.mark.parametrize("reply", SLOW)
+def test_a_request_is_answered_before_lambda_kills_the_function(reply: Reply) -> None:
+    """Whichever way Tavus is slow, the function answers 504, and the same sandbox serves the next request."""
     with FaultServer(reply, reply, reply, ENDED) as server:
         settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": server.url}
         with sandbox("HttpFunction", 3, **settings) as running:
@@ -109,8 +108,8 @@ def test_request_is_answered_before_lambda_kills_it(reply: Reply) -> None:
     assert [line["cold_start"] for line in lines] == [True, False]
 
 
-def test_session_timeout_is_given_up_before_lambda_kills_it(stack: Stack, tavus: Tavus) -> None:
-    """A Tavus that never answers is raised by the function itself, and its sandbox serves the next event."""
+def test_a_session_timeout_fails_before_lambda_kills_the_function(stack: Stack, tavus: Tavus) -> None:
+    """If Tavus never answers, the function raises, and the same sandbox serves the next event."""
     subscriber = Subscriber(stack)
     event = timeout_of("c123456")
     with FaultServer(hang, hang, hang, ENDED) as server:
@@ -123,7 +122,7 @@ def test_session_timeout_is_given_up_before_lambda_kills_it(stack: Stack, tavus:
 
 @pytest.fixture
 def daemon() -> Iterator[socket.socket]:
-    """Listen where the X-Ray daemon would."""
+    """A socket in place of the X-Ray daemon."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.settimeout(2)
@@ -131,14 +130,14 @@ def daemon() -> Iterator[socket.socket]:
 
 
 def subsegment(daemon: socket.socket) -> dict[str, Any]:
-    """The next that was sent."""
+    """Return the next subsegment that was sent."""
     _, document = daemon.recv(65536).decode().split("\n", 1)
     sent: dict[str, Any] = json.loads(document)
     return sent
 
 
-def test_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) -> None:
-    """The trace of a sampled call holds a remote subsegment with Tavus' status and our attempts."""
+def test_the_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) -> None:
+    """A sampled call has a remote subsegment with Tavus' status code and the number of attempts."""
     address = f"127.0.0.1:{daemon.getsockname()[1]}"
     settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": tavus.url, "AWS_XRAY_DAEMON_ADDRESS": address}
     with sandbox("HttpFunction", 29, TRACE_HEADER, **settings) as running:
@@ -149,8 +148,8 @@ def test_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) -> N
     assert call["annotations"] == {"status": "ended", "attempts": 1}
 
 
-def test_trace_of_a_failure_quotes_nobody(daemon: socket.socket, stack: Stack, tavus: Tavus) -> None:
-    """The trace of a call that failed says so, and nothing that Tavus wrote."""
+def test_the_trace_of_a_failure_quotes_nothing(daemon: socket.socket, stack: Stack, tavus: Tavus) -> None:
+    """It marks the fault, and has nothing that Tavus sent."""
     settings = event_settings(stack, tavus) | {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}"}
     tavus.down = True
     try:

@@ -111,6 +111,9 @@ def test_a_burst_reuses_one_connection(authority: trustme.CA, putting: Callable[
             put()
 
     assert (server.connections, len(server.requests)) == (1, 3)
+    for request in server.requests:
+        assert request.headers["x-amz-target"] == "AWSEvents.PutEvents"
+        assert request.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=test/")
 
 
 @pytest.mark.parametrize("death", [close, reset])

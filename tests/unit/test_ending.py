@@ -82,7 +82,7 @@ def test_an_unavailable_tavus_that_may_have_ended_the_conversation_is_recorded()
 
     assert run(MAY_HAVE_ENDED, record) == MAY_HAVE_ENDED
     [recorded] = record.puts
-    assert (recorded.status, recorded.reason, recorded.attempts) == ("unconfirmed", "earlier_attempt", 3)
+    assert recorded == Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, attempts=3)
     second = run(NOT_FOUND, record)
     assert (second.status, second.reason, second.attempts, second.tavus_status_code) == (
         Status.UNCONFIRMED,

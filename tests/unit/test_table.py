@@ -11,7 +11,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from end_conversation.aws.client import TRY_SECONDS, create_client
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, create_client
 from end_conversation.aws.table import EndedTable
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
@@ -148,6 +148,20 @@ def test_the_table_is_not_called_without_the_time_for_a_try(client: Any) -> None
     table.put(CONVERSATION, ENDED, Deadline(clock, TRY_SECONDS, 0))
 
     assert failures == ["NoTimeLeft", "ResourceNotFoundException"]
+
+
+@pytest.mark.parametrize(("spare", "tries"), [(0.1, 2), (-0.1, 1)])
+def test_a_second_try_leaves_the_time_to_publish(client: Any, spare: float, tries: int) -> None:
+    clock = FakeClock()
+    failures: list[str] = []
+    with Stubber(client) as stub:
+        for _ in range(2):
+            stub.add_client_error("get_item", "ThrottlingException")
+        table = EndedTable(client, "ended", failures.append, clock)
+
+        assert table.get(CONVERSATION, Deadline(clock, PAUSE_SECONDS + 2 * TRY_SECONDS + spare, 0)) is None
+
+    assert (failures, len(clock.slept)) == (["ThrottlingException"], tries - 1)
 
 
 def test_the_time_of_a_record_is_returned_in_utc(client: Any) -> None:

@@ -156,21 +156,35 @@ def test_a_result_is_counted_by_status_and_trigger(capture: Capture, trigger: st
 def test_an_invalid_request_is_logged_and_counted_without_ids(capture: Capture) -> None:
     [line], metrics = capture(lambda telemetry: telemetry.invalid("http", "invalid_id"))
 
-    assert (line["level"], line["reason"]) == ("WARNING", "invalid_id")
+    assert (line["level"], line["message"]) == ("WARNING", "invalid request or event")
+    assert (line["trigger"], line["status"], line["reason"]) == ("http", "invalid", "invalid_id")
     assert not {"deployment_id", "conversation_id"} & line.keys()
     assert metrics["invalid"] == [1.0]
 
 
-@pytest.mark.parametrize("metric", ["record_failed", "publish_failed"])
-def test_a_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str) -> None:
+def units(metrics: dict[str, Any]) -> dict[str, str]:
+    """The unit of each metric."""
+    [directive] = metrics["_aws"]["CloudWatchMetrics"]
+    return {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("record_failed", "the table of ended conversations failed"),
+        ("publish_failed", "the result was not published"),
+    ],
+)
+def test_a_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, message: str) -> None:
     def work(telemetry: Telemetry) -> None:
         report("event", ENDED)(telemetry)
         getattr(telemetry, metric)("AccessDeniedException")
 
     [_, failed], metrics = capture(work)
 
-    assert (failed["level"], failed["reason"]) == ("ERROR", "AccessDeniedException")
+    assert (failed["level"], failed["message"], failed["reason"]) == ("ERROR", message, "AccessDeniedException")
     assert metrics[metric] == [1.0]
+    assert set(units(metrics).values()) == {"Count"}
 
 
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
@@ -193,6 +207,8 @@ def test_the_call_to_tavus_is_measured(capture: Capture, result: Result) -> None
     assert metrics["tavus_latency"] == [1500.0]
     assert metrics["attempts"] == [float(result.attempts)]
     assert metrics["tavus_answered"] == [float(result is ENDED)]
+    counts = dict.fromkeys(("attempts", "tavus_answered", str(result.status)), "Count")
+    assert units(metrics) == counts | {"tavus_latency": "Milliseconds"}
 
 
 def test_the_trace_header_is_that_of_the_current_invocation() -> None:

@@ -97,7 +97,7 @@ def _result(item: dict[str, Any]) -> Result:
     request_id = kept["tavus_request_id"]
     may_be_recorded = status in (Status.ENDED, Status.UNCONFIRMED)
     if not may_be_recorded or decided_at.tzinfo is None or not isinstance(request_id, str | None):
-        raise ValueError("malformed item")
+        raise ValueError
     return Result(
         status,
         kept["reason"] and Reason(kept["reason"]),

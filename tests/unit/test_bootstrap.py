@@ -23,6 +23,7 @@ PATH = "/v2/deployments/d1/conversations/c1/end"
 HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
 WITH_EVENTS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus", "ENDED_TABLE_NAME": "ended"}
 ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
+UNSUPPORTED_TEXT = "the event is neither an HTTP request from API Gateway nor an EventBridge event"
 PUBLISHED = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
 
 type Handler = Callable[[Any, Any], Any]
@@ -63,10 +64,47 @@ def test_a_deployment_that_is_not_allowed_asks_neither_tavus_nor_the_table(monke
     assert json.loads(entry["Detail"])["reason"] == "deployment_not_allowed"
 
 
-def test_an_event_without_a_bus_is_unsupported() -> None:
-    """The error names the setting that is missing."""
-    with pytest.raises(UnsupportedEvent, match="EVENT_BUS_NAME"):
-        bootstrap(HTTP_ONLY)(sample("session-timeout"), Context())
+def test_an_event_without_a_bus_is_unsupported(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the setting that is missing. The event is logged and counted as invalid."""
+    handler = bootstrap(HTTP_ONLY | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
+
+    with pytest.raises(UnsupportedEvent, match="^set EVENT_BUS_NAME to handle EventBridge events$"):
+        handler(sample("session-timeout"), Context())
+
+    line, metrics = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["trigger"], line["status"], line["reason"]) == ("event", "invalid", "unsupported_event")
+    assert (metrics["trigger"], metrics["invalid"]) == ("event", [1.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin"), [({}, None), ({"TAVUS_ORIGIN": "https://www.example.com"}, "https://www.example.com")]
+)
+def test_tavus_receives_our_user_agent_and_an_origin_only_if_it_is_set(
+    settings: dict[str, str], origin: str | None
+) -> None:
+    with FaultServer(ENDED) as tavus:
+        environ = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        bootstrap(environ | settings)(sample("http-api"), Context())
+
+    [request] = tavus.requests
+    assert request.headers["user-agent"] == "end-conversation/1"
+    assert request.headers.get("origin") == origin
+
+
+def test_a_result_is_published_although_the_table_fails_and_the_bus_fails_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is tried twice, and the failure of the table is counted."""
+    failed = answer(500)
+    with FaultServer(ENDED) as tavus, FaultServer(failed, failed, failed, PUBLISHED) as table_and_bus:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        settings = {"TAVUS_API_URL": tavus.url, "POWERTOOLS_SERVICE_NAME": str(uuid4())}
+        bootstrap(WITH_EVENTS | settings | {"ALLOWED_DEPLOYMENT_IDS": "*"})(sample("session-timeout"), Context(60_000))
+
+    targets = [request.headers["x-amz-target"] for request in table_and_bus.requests]
+    assert targets == ["DynamoDB_20120810.PutItem"] * 2 + ["AWSEvents.PutEvents"] * 2
+    *_, metrics = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (metrics["record_failed"], metrics["ended"]) == ([1.0], [1.0])
 
 
 @pytest.mark.parametrize("deployment", ["http", "events"])
@@ -185,7 +223,7 @@ def test_an_event_of_another_kind_is_unsupported(
 ) -> None:
     by_deployment, tavus = handlers
 
-    with pytest.raises(UnsupportedEvent, match="^the event is neither an HTTP request from API Gateway nor an Event"):
+    with pytest.raises(UnsupportedEvent, match=f"^{UNSUPPORTED_TEXT}$"):
         by_deployment[deployment](event, Context())
 
     assert tavus.connections == 0

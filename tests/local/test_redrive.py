@@ -389,7 +389,7 @@ PROBLEMS: Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str]] = 
         "elsewhere",
         "Stack with id elsewhere does not exist. Check --stack, AWS_PROFILE",
     ),
-    "another stack": (deploy_another, "another", "Stack another has no output EventFunctionName: name one made from"),
+    "another stack": (deploy_another, "another", "Stack another has no output EventFunctionName. Name a stack that"),
     "no region": (unset_region, "end-conversation", "You must specify a region. Check --stack, AWS_PROFILE"),
 }
 

@@ -134,3 +134,28 @@ def test_a_table_is_a_name_or_an_arn(table: str) -> None:
 @pytest.mark.parametrize("origin", ["https://www.example.com", "http://shop.example:8080"])
 def test_the_sent_origin_is_used_as_it_is(origin: str) -> None:
     assert Settings.read(ALLOWED | {"TAVUS_ORIGIN": origin}).tavus_origin == origin
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("TAVUS_API_URL", "x", "must be an origin only, such as https://tavusapi.com"),
+        ("TAVUS_API_URL", "http://tavus.test", "must be https; plain http is allowed for loopback hosts only"),
+        ("TAVUS_ORIGIN", "x", "must be an origin only, such as https://www.example.com"),
+        ("ALLOWED_DEPLOYMENT_IDS", "", "must be Tavus deployment ids, separated by commas, or * for any"),
+        ("EVENT_BUS_NAME", "my bus", "must be the name or ARN of an event bus"),
+        ("RESULT_SOURCE", "aws.x", "must be an event source not starting with 'aws.'"),
+        ("ENDED_TABLE_NAME", "x", "must be the name or ARN of a DynamoDB table"),
+    ],
+)
+def test_the_error_says_what_the_setting_must_be(variable: str, value: str, sentence: str) -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        Settings.read(ALLOWED | {variable: value})
+
+    assert str(raised.value) == f"{variable} {sentence}"
+
+
+def test_only_spaces_are_stripped_from_the_allow_list() -> None:
+    allowed = Settings.read({"ALLOWED_DEPLOYMENT_IDS": " X1X , d2"}).allowed_deployment_ids
+
+    assert ("X1X" in allowed, "1" in allowed) == (True, False)

@@ -72,7 +72,7 @@ class Telemetry:
                     self._metrics.flush_metrics()
                 self._metrics.clear_metrics()  # in case flushing failed
 
-        return self._logger.inject_lambda_context(measured, log_event=False, clear_state=True)
+        return self._logger.inject_lambda_context(measured, log_event=False)
 
     def observe(self, end: End) -> End:
         """Wrap the call to Tavus: it gets a trace subsegment, and its latency and attempts are measured."""

@@ -76,6 +76,18 @@ def test_an_event_without_a_bus_is_unsupported(capsys: pytest.CaptureFixture[str
     assert (metrics["trigger"], metrics["invalid"]) == ("event", [1.0])
 
 
+def test_the_ca_bundle_of_tavus_is_trusted_for_aws_too(
+    authority: trustme.CA, ca_bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with FaultServer(ENDED) as tavus, FaultServer(PUBLISHED, PUBLISHED, tls=serving_tls(authority)) as table_and_bus:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url, "SSL_CERT_FILE": ca_bundle}
+        bootstrap(WITH_EVENTS | settings)(sample("session-timeout"), Context(60_000))
+
+    assert len(table_and_bus.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "origin"), [({}, None), ({"TAVUS_ORIGIN": "https://www.example.com"}, "https://www.example.com")]
 )

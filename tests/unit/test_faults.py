@@ -393,6 +393,7 @@ def test_nothing_is_sent_after_a_hanging_resolver_wakes_up(
 
     assert describe(result) == "unavailable/tavus_timeout"
     assert (result.attempts, len(workers), result.may_have_ended) == (1, 1, False)
+    assert workers[0].daemon, "an abandoned worker must not keep the process alive"
     assert server.requests == []
     assert scheme == "https" or server.received == 0
 

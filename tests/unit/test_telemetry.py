@@ -211,6 +211,16 @@ def test_the_call_to_tavus_is_measured(capture: Capture, result: Result) -> None
     assert units(metrics) == counts | {"tavus_latency": "Milliseconds"}
 
 
+def test_the_default_service_and_namespace(capfd: pytest.CaptureFixture[str]) -> None:
+    telemetry = Telemetry({})
+
+    telemetry.instrument(lambda event, context: telemetry.invalid("http", "invalid_id"))({}, Context())
+
+    metrics = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert metrics["service"] == "end-conversation"
+    assert metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "EndConversation"
+
+
 def test_the_trace_header_is_that_of_the_current_invocation() -> None:
     """Lambda's runtime changes the variable for each invocation."""
     environ = {"_X_AMZN_TRACE_ID": "Root=1-2-3"}

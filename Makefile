@@ -31,10 +31,6 @@ browser: $(DEV) $(LOCAL_AWS) ## End conversations from a web page in headless Ch
 end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d... CONVERSATION_ID=c...
 	@PYTHONPATH=src .venv/bin/python -m local.end
 
-.PHONY: redrive
-redrive: $(DEV) ## List the events that a stack failed on; INVOKE=yes tries them again: make redrive STACK=...
-	@PYTHONPATH=src .venv/bin/python -m operations.redrive $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(INVOKE)),--invoke)
-
 .PHONY: soak
 soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus fails in many ways, and account for each; takes minutes
 	@$(PYTHON) -m local.soak

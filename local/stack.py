@@ -47,6 +47,8 @@ def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str)
         }
         with step("Deploying the template with sam deploy"):
             stack = deploy(endpoint_url, "end-conversation", parameters)
+        # Retries come within seconds, where AWS waits for minutes.
+        set_retry_queue(stack, DelaySeconds=0, VisibilityTimeout=2)
         yield stack
 
 
@@ -61,6 +63,12 @@ def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str]) -> Stack
     # Its own address is a subdomain of localhost, which many resolvers don't know.
     api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
     return Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+
+
+def set_retry_queue(stack: Stack, **attributes: int) -> None:
+    """Change attributes of the retry queue, such as its DelaySeconds."""
+    texts = {name: str(value) for name, value in attributes.items()}
+    stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs["RetryQueueUrl"], Attributes=texts)
 
 
 def delete(endpoint_url: str, name: str) -> None:

@@ -13,17 +13,18 @@ import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import boto3
 import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from operations.outputs import MissingOutput, outputs, session
+from operations.samconfig import saved_region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import boto3
+    from mypy_boto3_cloudformation import CloudFormationClient
 
 PATH = "/v2/deployments/smoke-test/conversations/smoke-test/end"
 TIMEOUT_SECONDS = 40
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stack", default="end-conversation", metavar="NAME", help="the stack (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        aws = session()
-        stack = outputs(aws.client("cloudformation"), options.stack, {"ApiUrl", "HttpAuth"})
-        answer = ask(stack["ApiUrl"], stack["HttpAuth"], aws, os.environ.get("TOKEN"))
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or saved_region()
+        aws = boto3.Session(region_name=region)
+        api_url, http_auth = find_api(aws.client("cloudformation"), options.stack)
+        answer = ask(api_url, http_auth, aws, os.environ.get("TOKEN"))
     except MissingOutput as error:
         parser.exit(2, f"{error}\n")
     except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
@@ -57,6 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("Requests reach the function. Nothing was ended.")
         return
     parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
+
+
+class MissingOutput(Exception):
+    """The stack lacks an output, so it was not created from our template."""
+
+
+def find_api(cloudformation: CloudFormationClient, stack: str) -> tuple[str, str]:
+    """Return the ApiUrl and the HttpAuth of a stack. Raises MissingOutput, or ClientError if there is no stack."""
+    found = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
+    try:
+        return outputs["ApiUrl"], outputs["HttpAuth"]
+    except KeyError as error:
+        raise MissingOutput(
+            f"Stack {stack} has no output {error.args[0]}. Name a stack that template.yaml created."
+        ) from None
 
 
 def ask(api_url: str, http_auth: str, session: boto3.Session, token: str | None = None) -> urllib3.BaseHTTPResponse:

@@ -38,12 +38,12 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     event_door = _event_door(end, settings, telemetry, tls, clock)
 
     def handler(event: Any, context: Any) -> Any:
-        problem = "the event is neither an HTTP request from API Gateway nor an EventBridge event"
+        problem = "the event is no HTTP request from API Gateway, no EventBridge event and no single SQS message"
         match event:
             case {"requestContext": _}:
                 if is_http_request(event):
                     return http_door(event, context)
-            case {"detail-type": _}:
+            case {"detail-type": _} | {"Records": [{"eventSource": "aws:sqs"}]}:
                 if event_door is not None:
                     return event_door(event, context)
                 problem = "set EVENT_BUS_NAME to handle EventBridge events"

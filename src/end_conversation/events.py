@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from end_conversation.conversation import Conversation, Status
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable
+from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -31,7 +33,10 @@ class Publish(Protocol):
 
 
 class EventDoor:
-    """Handles a session timeout. Raises InvalidEvent, TavusUnavailable or ResultNotPublished, for Lambda to retry."""
+    """Handles a session timeout, from the rule or from the retry queue.
+
+    Raises UnsupportedEvent, InvalidEvent, TavusUnavailable or ResultNotPublished. Lambda then tries again.
+    """
 
     def __init__(self, end: End, publish: Publish, telemetry: Telemetry, clock: Clock) -> None:
         self._end = end
@@ -44,7 +49,11 @@ class EventDoor:
         seconds = context.get_remaining_time_in_millis() / 1000 - EXIT_SECONDS
         deadline = Deadline(self._clock, seconds, RESERVE_SECONDS)
         try:
+            event, request_id = _unwrap(event, context.aws_request_id)
             conversation = _conversation(event)
+        except UnsupportedEvent:
+            self._telemetry.invalid("event", "unsupported_event")
+            raise
         except InvalidEvent:
             self._telemetry.invalid("event", "invalid_event")
             raise
@@ -53,10 +62,31 @@ class EventDoor:
         if result.status is Status.UNAVAILABLE:
             raise TavusUnavailable(f"{result.reason}: {result.failure} (attempts: {result.attempts})")
         try:
-            self._publish(RESULT_DETAIL_TYPE, _detail(conversation, result, _trigger(event, context)), deadline)
+            self._publish(RESULT_DETAIL_TYPE, _detail(conversation, result, _trigger(event, request_id)), deadline)
         except ResultNotPublished as error:
             self._telemetry.publish_failed(str(error))
             raise
+
+
+def _unwrap(event: dict[str, Any], request_id: str) -> tuple[dict[str, Any], str]:
+    """Return the EventBridge event, and the request id of its first invocation as far as it is known.
+
+    A message of the retry queue holds the event itself, if the rule could not deliver it, or else Lambda's record of
+    the asynchronous invocations that failed. Raises UnsupportedEvent for any other message.
+    """
+    match event:
+        case {"detail-type": _}:
+            return event, request_id
+        case {"Records": [{"body": str(body)}]}:
+            with suppress(ValueError, RecursionError):
+                match json.loads(body):
+                    case {"detail-type": _} as undelivered:
+                        return undelivered, request_id
+                    case {"requestPayload": {"detail-type": _} as failed, "requestContext": {"requestId": str(first)}}:
+                        return failed, first
+                    case {"requestPayload": {"detail-type": _} as failed}:
+                        return failed, request_id
+    raise UnsupportedEvent("the SQS message holds neither an EventBridge event nor Lambda's record of one")
 
 
 def _conversation(event: dict[str, Any]) -> Conversation:
@@ -71,7 +101,7 @@ def _conversation(event: dict[str, Any]) -> Conversation:
     raise InvalidEvent("detail must have a deployment_id and a conversation_id")
 
 
-def _trigger(event: dict[str, Any], context: LambdaContext) -> dict[str, str | None]:
+def _trigger(event: dict[str, Any], request_id: str) -> dict[str, str | None]:
     """Describe the event that asked for the end. Consumers recognize duplicates by its `id`."""
 
     def text(member: str) -> str | None:
@@ -79,7 +109,7 @@ def _trigger(event: dict[str, Any], context: LambdaContext) -> dict[str, str | N
         return value if isinstance(value, str) and value else None
 
     return {
-        "id": text("id") or context.aws_request_id,
+        "id": text("id") or request_id,
         "source": text("source"),
         "detail_type": text("detail-type"),
         "time": text("time"),

@@ -123,37 +123,6 @@ def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscr
     assert asked(tavus, spared) == 0
 
 
-def sample_event() -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
-    return event | {"id": str(uuid4())}
-
-
-def failed_event(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
-    """Invoke the function as EventBridge does, and wait for the event in the failure queue.
-
-    Not through the rule, because the rules of ministack try once only.
-    """
-    function = stack.outputs["EventFunctionName"]
-    stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event))
-    sqs, queue_url = stack.client("sqs"), stack.outputs["FailedQueueUrl"]
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        for message in sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=1).get("Messages", []):
-            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
-            failed: dict[str, Any] = json.loads(message["Body"])
-            if failed.get("requestPayload", {}).get("id") == event["id"]:
-                return failed
-    raise TimeoutError(f"no event in the failure queue after {WAIT_SECONDS} s")
-
-
-def test_an_event_that_names_no_conversation_reaches_the_failure_queue(stack: Stack) -> None:
-    """The message holds the whole event."""
-    event = sample_event() | {"detail": {"note": "no ids"}}
-    failed = failed_event(stack, event)
-    assert failed["requestPayload"] == event
-    assert failed["requestContext"]["condition"] == "RetriesExhausted"
-
-
 @pytest.fixture(scope="module")
 def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
     """Make an AWS call with the role of a function. Returns `allowed`, or the code of the error."""
@@ -195,9 +164,10 @@ CALLS = {
     "look up": ("dynamodb", "get_item", {"TableName": "{EndedTableName}", "Key": KEY}, True),
     "forget": ("dynamodb", "delete_item", {"TableName": "{EndedTableName}", "Key": KEY}, False),
     "read all": ("dynamodb", "scan", {"TableName": "{EndedTableName}"}, False),
-    "hand on": ("sqs", "send_message", {"QueueUrl": "{FailedQueueUrl}", "MessageBody": "{}"}, True),
-    "take back": ("sqs", "receive_message", {"QueueUrl": "{FailedQueueUrl}"}, False),
-    "forge": ("sqs", "send_message", {"QueueUrl": "{UndeliveredQueueUrl}", "MessageBody": "{}"}, False),
+    "retry": ("sqs", "get_queue_attributes", {"QueueUrl": "{RetryQueueUrl}"}, True),
+    "drop retries": ("sqs", "purge_queue", {"QueueUrl": "{RetryQueueUrl}"}, False),
+    "read failures": ("sqs", "receive_message", {"QueueUrl": "{FailedQueueUrl}"}, False),
+    "forge a failure": ("sqs", "send_message", {"QueueUrl": "{FailedQueueUrl}", "MessageBody": "{}"}, False),
     "invoke": ("lambda", "invoke", {"FunctionName": "{EventFunctionName}"}, False),
 }
 
@@ -207,7 +177,7 @@ CALLS = {
 def test_a_role_allows_what_its_function_does_and_nothing_else(
     stack: Stack, call_as: Callable[..., str], function: str, what: str
 ) -> None:
-    """The event function may publish, record, and send to the failure queue. The HTTP function may call nothing."""
+    """The event function may publish, record, and use the retry queue. The HTTP function may call nothing."""
     service, operation, arguments, needed = CALLS[what]
     filled = json.dumps(arguments)
     for name, value in stack.outputs.items():

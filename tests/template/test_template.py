@@ -291,19 +291,18 @@ def test_every_permission_to_invoke_names_its_source() -> None:
 
 @pytest.mark.parametrize("queue", QUEUES)
 def test_every_queue_is_encrypted_and_keeps_messages_for_14_days(queue: str) -> None:
-    assert QUEUES[queue] == {"MessageRetentionPeriod": 14 * 24 * 3600, "SqsManagedSseEnabled": True}
+    assert QUEUES[queue]["SqsManagedSseEnabled"] is True
+    assert QUEUES[queue]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
-@pytest.mark.parametrize("queue", QUEUES)
-def test_every_queue_has_a_policy_for_one_sender(queue: str) -> None:
-    """The sender is one role, or a service on behalf of one resource."""
-    policies = of_type("AWS::SQS::QueuePolicy").values()
-    [policy] = [policy for policy in policies if policy["Queues"] == [{"Ref": queue}]]
+def test_only_the_rule_may_send_to_a_queue() -> None:
+    """The function sends by its own role, and SQS itself moves messages to the failed queue."""
+    [policy] = of_type("AWS::SQS::QueuePolicy").values()
     [statement] = policy["PolicyDocument"]["Statement"]
-    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", {"Fn::GetAtt": f"{queue}.Arn"})
-    role = statement["Principal"].get("AWS", {}).get("Fn::GetAtt", "")
-    source = statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn", {})
-    assert role.endswith("Role.Arn") or "Fn::GetAtt" in source
+    assert policy["Queues"] == [{"Ref": "RetryQueue"}]
+    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", {"Fn::GetAtt": "RetryQueue.Arn"})
+    assert statement["Principal"] == {"Service": "events.amazonaws.com"}
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "SessionTimeoutRule.Arn"}}}
 
 
 @pytest.mark.parametrize("queue", QUEUES)
@@ -312,14 +311,28 @@ def test_every_queue_has_an_alarm(queue: str) -> None:
     assert f"{queue}.QueueName" in watched
 
 
-def test_every_failure_has_a_queue_and_a_limit() -> None:
-    """Both the rule and the function retry for an hour at most."""
+def test_both_the_rule_and_the_function_hand_failures_to_the_retry_queue() -> None:
+    """Each after an hour at most, in which EventBridge or Lambda itself retries."""
     [rule] = of_type("AWS::Events::Rule").values()
     [target] = rule["Targets"]
     asynchronous = FUNCTIONS["EventFunction"]["EventInvokeConfig"]
     assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == asynchronous["MaximumEventAgeInSeconds"] == 3600
     queues = [target["DeadLetterConfig"]["Arn"], asynchronous["DestinationConfig"]["OnFailure"]["Destination"]]
-    assert all(queue["Fn::GetAtt"].removesuffix(".Arn") in QUEUES for queue in queues)
+    assert queues == [{"Fn::GetAtt": "RetryQueue.Arn"}] * 2
+
+
+def test_the_retry_queue_is_worked_off_for_about_an_hour() -> None:
+    """The event function gets its messages one by one. A message is hidden for longer than any invocation takes."""
+    queue, function = QUEUES["RetryQueue"], FUNCTIONS["EventFunction"]
+    [mapping] = of_type("AWS::Lambda::EventSourceMapping").values()
+    assert mapping["FunctionName"] == {"Ref": "EventFunction"}
+    assert mapping["EventSourceArn"] == {"Fn::GetAtt": "RetryQueue.Arn"}
+    assert mapping["BatchSize"] == 1
+    assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]  # AWS' advice
+    redrive = queue["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
+    seconds = queue["DelaySeconds"] + redrive["maxReceiveCount"] * queue["VisibilityTimeout"]
+    assert 3600 <= seconds <= 4200
 
 
 def test_every_log_group_has_a_retention() -> None:
@@ -427,7 +440,14 @@ EMITTED = emitted()
 # The metrics of AWS that are used here: by namespace, their dimension and their names.
 OF_AWS = {
     "AWS/Lambda": ("FunctionName", {"Errors", "Throttles", "DestinationDeliveryFailures"}),
-    "AWS/SQS": ("QueueName", {"ApproximateNumberOfMessagesVisible"}),
+    "AWS/SQS": (
+        "QueueName",
+        {
+            "ApproximateAgeOfOldestMessage",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesVisible",
+        },
+    ),
 }
 
 
@@ -472,10 +492,11 @@ def test_every_function_has_alarms_for_errors_and_throttles(function: str, metri
 
 
 @pytest.mark.parametrize(
-    ("metric", "trigger"), [("tavus_answered", "http"), ("tavus_answered", "event"), ("record_failed", "event")]
+    ("metric", "trigger"),
+    [("tavus_answered", "http"), ("tavus_answered", "event"), ("record_failed", "event"), ("invalid", "event")],
 )
 def test_what_lambda_does_not_see_has_an_alarm(metric: str, trigger: str) -> None:
-    """A Tavus that is down, and a table that fails."""
+    """A Tavus that is down, a table that fails, and events that name no conversation."""
     watched = [(alarm["MetricName"], dimensions(alarm).get("trigger")) for alarm in ALARMS.values()]
     assert (metric, trigger) in watched
 

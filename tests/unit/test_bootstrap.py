@@ -23,7 +23,7 @@ PATH = "/v2/deployments/d1/conversations/c1/end"
 HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
 WITH_EVENTS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus", "ENDED_TABLE_NAME": "ended"}
 ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
-UNSUPPORTED_TEXT = "the event is neither an HTTP request from API Gateway nor an EventBridge event"
+UNSUPPORTED_TEXT = "the event is no HTTP request from API Gateway, no EventBridge event and no single SQS message"
 PUBLISHED = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
 
 type Handler = Callable[[Any, Any], Any]
@@ -64,12 +64,13 @@ def test_a_deployment_that_is_not_allowed_asks_neither_tavus_nor_the_table(monke
     assert json.loads(entry["Detail"])["reason"] == "deployment_not_allowed"
 
 
-def test_an_event_without_a_bus_is_unsupported(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["session-timeout", "retry"])
+def test_an_event_without_a_bus_is_unsupported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The error names the setting that is missing. The event is logged and counted as invalid."""
     handler = bootstrap(HTTP_ONLY | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
 
     with pytest.raises(UnsupportedEvent, match="^set EVENT_BUS_NAME to handle EventBridge events$"):
-        handler(sample("session-timeout"), Context())
+        handler(sample(name), Context())
 
     line, metrics = map(json.loads, capsys.readouterr().out.splitlines())
     assert (line["trigger"], line["status"], line["reason"]) == ("event", "invalid", "unsupported_event")
@@ -221,6 +222,9 @@ UNSUPPORTED: dict[str, Any] = {
     **OTHER_SERVICES,
     **{repr(event): event for event in NOT_AN_EVENT},
     "list of events": [sample("session-timeout")],
+    "two messages": {"Records": sample("retry")["Records"] * 2},
+    "message of another service": {"Records": [sample("retry")["Records"][0] | {"eventSource": "aws:kinesis"}]},
+    "SNS notification": {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]},
     "no method": {"requestContext": {"http": {}}, "rawPath": PATH},
     "null context": {"requestContext": None, "rawPath": PATH},
     **{f"HTTP API method {m!r}": {"requestContext": {"http": {"method": m}}, "rawPath": PATH} for m in NOT_A_METHOD},
@@ -239,6 +243,17 @@ def test_an_event_of_another_kind_is_unsupported(
         by_deployment[deployment](event, Context())
 
     assert tavus.connections == 0
+
+
+def test_a_message_of_the_retry_queue_goes_to_the_event_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(ENDED) as tavus, FaultServer(PUBLISHED, PUBLISHED) as table_and_bus:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        environ = WITH_EVENTS | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        bootstrap(environ)(sample("retry"), Context(60_000))
+
+    [entry] = json.loads(table_and_bus.requests[-1].body)["Entries"]
+    detail = json.loads(entry["Detail"])
+    assert (detail["status"], detail["trigger"]["id"]) == ("ended", sample("session-timeout")["id"])
 
 
 @pytest.mark.parametrize("named", [set(), {"SSL_CERT_FILE"}, {"SSL_CERT_FILE", "AWS_CA_BUNDLE"}])

@@ -1,6 +1,7 @@
 """The event door: which events it takes, and what it publishes."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jsonschema import Draft202012Validator
 from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
+from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from end_conversation.events import EXIT_SECONDS, RESERVE_SECONDS, EventDoor
 from tests.unit.fakes import Context, FakeClock, FakeTelemetry
 
@@ -162,6 +163,93 @@ def test_an_event_without_valid_ids_or_with_a_result_is_invalid(changes: dict[st
         door(session_timeout(**changes))
 
     assert (door.ended, door.published) == ([], [])
+    assert door.telemetry.invalids == [("event", "invalid_event")]
+
+
+def message(body: str) -> dict[str, Any]:
+    """Return an SQS event with one message of the retry queue."""
+    event: dict[str, Any] = json.loads((EVENTS / "retry.json").read_text())
+    event["Records"][0]["body"] = body
+    return event
+
+
+def record_of(event: Any) -> dict[str, Any]:
+    """Return Lambda's record of failed asynchronous invocations with this event."""
+    [sample] = json.loads((EVENTS / "retry.json").read_text())["Records"]
+    record: dict[str, Any] = json.loads(sample["body"])
+    return record | {"requestPayload": event}
+
+
+@pytest.mark.parametrize("wrap", [lambda event: event, record_of], ids=["undelivered", "failed"])
+def test_a_message_of_the_retry_queue_ends_the_conversation_under_the_id_of_its_event(
+    wrap: Callable[[Any], Any],
+) -> None:
+    """The rule's dead letters are the event itself, and Lambda's records hold it."""
+    direct, door = Door(), Door()
+    direct(session_timeout())
+
+    door(message(json.dumps(wrap(session_timeout()))))
+
+    assert door.ended == direct.ended
+    assert door.published == direct.published
+    assert door.published[0]["trigger"]["id"] == session_timeout()["id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "request_id"),
+    [
+        (session_timeout(id=""), "r1"),
+        (record_of(session_timeout(id=None)), "5a7c6f0e-3c43-4f0c-8a62-0d9b1c1d7e55"),
+        (record_of(session_timeout(id=None)) | {"requestContext": None}, "r1"),
+        ({"requestPayload": session_timeout(id=7)}, "r1"),
+    ],
+)
+def test_an_event_without_an_id_keeps_the_request_id_of_its_first_invocation(body: Any, request_id: str) -> None:
+    """Lambda's record tells it. Consumers then recognize a result that an earlier invocation published."""
+    door = Door()
+
+    door(message(json.dumps(body)))
+
+    assert door.published[0]["trigger"]["id"] == request_id
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "no JSON",
+        "[" * 100_000,
+        "null",
+        "[]",
+        "7",
+        "{}",
+        json.dumps({"detail": session_timeout()["detail"]}),
+        json.dumps({"requestPayload": None}),
+        json.dumps({"requestPayload": json.dumps(session_timeout())}),
+        json.dumps({"requestPayload": {"detail": session_timeout()["detail"]}}),
+        json.dumps(record_of(record_of(session_timeout()))),
+        json.dumps(record_of(message(json.dumps(session_timeout())))),
+        json.dumps([session_timeout()]),
+    ],
+)
+def test_any_other_message_is_unsupported(body: str) -> None:
+    """The error leaves the message in its queue, as it is."""
+    door = Door()
+
+    with pytest.raises(UnsupportedEvent, match="^the SQS message holds neither an EventBridge event nor Lambda's "):
+        door(message(body))
+
+    assert (door.ended, door.published) == ([], [])
+    assert door.telemetry.invalids == [("event", "unsupported_event")]
+
+
+@pytest.mark.parametrize("changes", [{"detail": None}, {"detail-type": "Conversation End Result"}])
+def test_a_message_with_an_invalid_event_is_invalid(changes: dict[str, Any]) -> None:
+    door = Door()
+
+    with pytest.raises(InvalidEvent):
+        door(message(json.dumps(record_of(session_timeout(**changes)))))
+
     assert door.telemetry.invalids == [("event", "invalid_event")]
 
 

@@ -7,7 +7,6 @@ import json
 import time
 import zipfile
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import jsonschema
 import pytest

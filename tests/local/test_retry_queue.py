@@ -11,8 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import pytest
-
 from local.process import ROOT
 from local.session import DEPLOYMENT_ID, end_path, log
 from local.subscriber import Subscriber

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
-import struct
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,12 +11,13 @@ from http import HTTPStatus
 from threading import Lock
 from typing import TYPE_CHECKING, override
 
-from local.tavus import Handler, Tavus
+from local.server import Reset
+from local.tavus import Tavus, TavusHandler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from local.tavus import Request
+    from local.server import Request
 
 LATE_SECONDS = 0.5
 HANG_SECONDS = 6
@@ -86,6 +85,14 @@ class Truth:
     doubtful: bool = False
 
 
+class _FaultyHandler(TavusHandler):
+    @override
+    def send_response(self, code: int, message: str | None = None) -> None:
+        super().send_response(code, message)
+        if code == HTTPStatus.TOO_MANY_REQUESTS:
+            self.send_header("Retry-After", str(RETRY_AFTER_SECONDS))
+
+
 class FaultyTavus(Tavus):
     """Answers the requests for each conversation with its faults first, then correctly.
 
@@ -93,9 +100,10 @@ class FaultyTavus(Tavus):
     the highest number of simultaneous requests.
     """
 
+    handler = _FaultyHandler
+
     def __init__(self, seed: int, conversation_ids: Sequence[str]) -> None:
         super().__init__()
-        self._server.RequestHandlerClass = _FaultyHandler
         rng = random.Random(seed)  # noqa: S311 - must be reproducible
         scripts = rng.choices(list(SCRIPTS), list(SCRIPTS.values()), k=len(conversation_ids))
         self.truths = {
@@ -110,7 +118,6 @@ class FaultyTavus(Tavus):
 
     @override
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, str]]:
-        """Process one request with its fault and return the answer. Raises Reset."""
         conversation_id = request.path.split("/")[-2]
         with self._state:
             fault = next(self._faults[conversation_id], None)
@@ -151,25 +158,3 @@ class FaultyTavus(Tavus):
                 return HTTPStatus.OK, {}
         truth.confirmed = truth.confirmed or status is HTTPStatus.OK
         return status, members
-
-
-class Reset(Exception):
-    """The connection must be reset instead of an answer being sent."""
-
-
-class _FaultyHandler(Handler):
-    @override
-    def do_POST(self) -> None:
-        try:
-            super().do_POST()
-        except Reset:
-            self.close_connection = True
-            # Closing with a linger time of 0 sends RST. detach() keeps the server from closing the connection first.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            socket.close(self.connection.detach())
-
-    @override
-    def send_response(self, code: int, message: str | None = None) -> None:
-        super().send_response(code, message)
-        if code == HTTPStatus.TOO_MANY_REQUESTS:
-            self.send_header("Retry-After", str(RETRY_AFTER_SECONDS))

@@ -32,7 +32,7 @@ end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d...
 	@PYTHONPATH=src .venv/bin/python -m local.end
 
 .PHONY: soak
-soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus fails in many ways, and account for each; takes minutes
+soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus, AWS and the function fail in many ways, and account for each; takes minutes
 	@$(PYTHON) -m local.soak
 
 .PHONY: test

@@ -65,7 +65,7 @@ def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str]) -> Stack
     return Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
 
 
-def set_retry_queue(stack: Stack, **attributes: int) -> None:
+def set_retry_queue(stack: Stack, **attributes: int | str) -> None:
     """Change attributes of the retry queue, such as its DelaySeconds."""
     texts = {name: str(value) for name, value in attributes.items()}
     stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs["RetryQueueUrl"], Attributes=texts)

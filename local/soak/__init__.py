@@ -1,1 +1,1 @@
-"""`make soak`: delivers session timeouts while Tavus fails in many ways, and accounts for each of them."""
+"""`make soak`: delivers session timeouts while Tavus, AWS and the function fail in many ways, and accounts for each."""

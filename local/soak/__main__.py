@@ -1,7 +1,8 @@
 """Delivers 1,000 session timeouts, and checks that none is lost and that every published result is true.
 
-The function is invoked asynchronously, because ministack does not retry a failed target of a rule. The environment
-variable SEED selects the faults and the order; the default is 1.
+Meanwhile Tavus, the bus and the table fail in many ways, and sandboxes are killed. The function is invoked
+asynchronously, because ministack does not retry a failed target of a rule. The environment variable SEED selects the
+faults and the order; the default is 1.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING
 
 from local.process import ProcessFailed, interrupt_once
 from local.session import DEPLOYMENT_ID
+from local.soak.faulty_aws import FaultyAws
 from local.soak.faulty_tavus import FaultyTavus
+from local.soak.judge import Judge, Verdict
+from local.soak.killer import Killer
 from local.soak.storm import MAX_IN_FLIGHT, STATUSES, Storm
 from local.stack import deployed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from local.soak.faulty_tavus import Truth
+    from local.stack import Stack
 
 CONVERSATIONS = 1000
 ALREADY_OVER = 20  # conversations that Tavus does not know any more
@@ -40,17 +44,29 @@ def main() -> None:
         f"at most {MAX_IN_FLIGHT} in flight (SEED={seed})"
     )
     try:
-        with FaultyTavus(seed, ids) as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
+        killer = Killer(seed)
+        with FaultyTavus(seed, ids, killer.kill_sender) as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
             for conversation_id in rng.sample(ids, CONVERSATIONS - ALREADY_OVER):
                 tavus.start(DEPLOYMENT_ID, conversation_id)
-            storm = Storm(stack)
-            seconds = storm.run(deliveries(ids, rng))
+            with FaultyAws(seed, stack.endpoint_url, tavus.recorded_then_doubtful) as aws:
+                storm = Storm(stack, aws.url)
+                with killer:
+                    seconds = storm.run(deliveries(ids, rng))
+            judge = Judge(tavus.truths, recorded(stack), aws, killer.kills)
     except ProcessFailed as error:
         sys.exit(f"\nFailed: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    errors = storm.losses() + untrue_results(storm, tavus.truths)
-    show(storm, tavus, seconds, len(errors))
+    verdicts = {
+        conversation_id: judge.verdict(conversation_id, storm.strongest(conversation_id)) for conversation_id in ids
+    }
+    errors = storm.losses() + [
+        f"{conversation_id}: the strongest result is {storm.strongest(conversation_id)}, "
+        f"the record is {judge.records.get(conversation_id)}, but {tavus.truths[conversation_id]}"
+        for conversation_id, verdict in verdicts.items()
+        if verdict is Verdict.UNTRUE
+    ]
+    show(storm, tavus, judge, Counter(verdicts.values()), seconds)
     if errors:
         sys.exit("\n".join([f"\nFailed with {len(errors)} errors:", *errors[:ERRORS_SHOWN]]))
     print("\nEvery event is accounted for and every result is true. All processes are stopped.")
@@ -65,30 +81,14 @@ def deliveries(ids: Sequence[str], rng: random.Random) -> list[str]:
     return [conversation_id for conversation_id in order for _ in range(2 if conversation_id in at_once else 1)]
 
 
-def untrue_results(storm: Storm, truths: Mapping[str, Truth]) -> list[str]:
-    """One sentence for each conversation whose strongest result is not true."""
-    return [
-        f"{conversation_id}: the strongest result is {strongest}, but {truth}"
-        for conversation_id, truth in truths.items()
-        if not agrees(strongest := storm.strongest(conversation_id), truth)
-    ]
+def recorded(stack: Stack) -> dict[str, str]:
+    """Return the recorded statuses by conversation id."""
+    pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["EndedTableName"])
+    items = [item for page in pages for item in page["Items"]]
+    return {item["conversation"]["S"].rpartition("/")[2]: item["status"]["S"] for item in items}
 
 
-def agrees(strongest: str | None, truth: Truth) -> bool:
-    """Whether the strongest result says what Tavus' answers prove, no more and no less."""
-    match strongest:
-        case "ended":
-            return truth.confirmed
-        case "unconfirmed":
-            return truth.doubtful and not truth.confirmed
-        case "not_found":
-            return not truth.ended
-        case "rejected":
-            return truth.refused and not truth.ended
-    return truth.hopeless
-
-
-def show(storm: Storm, tavus: FaultyTavus, seconds: float, errors: int) -> None:
+def show(storm: Storm, tavus: FaultyTavus, judge: Judge, verdicts: Counter[Verdict], seconds: float) -> None:
     """Print the figures of the run."""
     strongest = Counter(map(storm.strongest, tavus.truths))
     rows: dict[str, float] = {
@@ -97,17 +97,21 @@ def show(storm: Storm, tavus: FaultyTavus, seconds: float, errors: int) -> None:
         "Requests to Tavus": tavus.faults_met.total(),
         "  at most at one time": tavus.max_concurrent,
         **{f"  {fault}": count for fault, count in tavus.faults_met.most_common() if fault},
-        "Conversations ended at Tavus": sum(truth.ended for truth in tavus.truths.values()),
+        "Failed calls of the bus and the table": judge.aws.faults_met.total(),
+        **{f"  {fault}": count for fault, count in sorted(judge.aws.faults_met.items())},
+        "Killed sandboxes": len(judge.kills),
+        "Conversations ended at Tavus": sum(truth.ended_at is not None for truth in tavus.truths.values()),
         "Results published": sum(map(len, storm.published.values())),
         **{f"  strongest is {status}": strongest[status] for status in reversed(STATUSES)},
-        "Events in the failure queue": storm.failed.total(),
+        "Events in the failed queue": storm.failed.total(),
         "  conversations without a result": strongest[None],
-        "Lost or untrue": errors,
+        "Conversations judged": verdicts.total(),
+        **{f"  {verdict}": verdicts[verdict] for verdict in Verdict},
         "Seconds": round(seconds),
     }
     print()
     for label, figure in rows.items():
-        print(f"  {label:<36}{figure:>6}")
+        print(f"  {label:<38}{figure:>6}")
 
 
 if __name__ == "__main__":

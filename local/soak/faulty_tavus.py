@@ -15,7 +15,7 @@ from local.server import Reset
 from local.tavus import Tavus, TavusHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from local.server import Request
 
@@ -36,15 +36,19 @@ class Fault(StrEnum):
     END_AND_RESET = "ended, then reset"
     END_AND_HANG = "ended, then no answer in time"
     END_ODDLY = "ended, then 200 with {}"
+    END_AND_KILL = "ended, then sandbox killed"
 
 
 # After one of these, the sender can't know whether its request ended the conversation.
-DOUBTFUL = set(Fault) - {Fault.THROTTLE, Fault.REFUSE, Fault.LATE}
+DOUBTFUL = set(Fault) - {Fault.THROTTLE, Fault.REFUSE, Fault.LATE, Fault.END_AND_KILL}
 ALWAYS = 1000  # more requests than any conversation gets
+# The first invocation records `ended`, but the bus refuses its result. The second one gets no usable answer, and must
+# not replace the record by `unconfirmed`.
+RECORDED_THEN_DOUBTFUL = (None, Fault.FAIL, Fault.FAIL, Fault.FAIL)
 # The faults of successive requests for one conversation, with the weight of each sequence: about so many conversations
 # in a thousand get it. Requests after the last fault succeed.
-SCRIPTS: dict[tuple[Fault, ...], int] = {
-    (): 580,
+SCRIPTS: dict[tuple[Fault | None, ...], int] = {
+    (): 530,
     (Fault.THROTTLE,): 80,
     (Fault.THROTTLE, Fault.THROTTLE): 40,
     (Fault.FAIL,): 40,
@@ -56,6 +60,8 @@ SCRIPTS: dict[tuple[Fault, ...], int] = {
     (Fault.END_AND_RESET,): 40,
     (Fault.END_AND_HANG,): 10,
     (Fault.END_ODDLY,): 20,
+    (Fault.END_AND_KILL,): 40,
+    RECORDED_THEN_DOUBTFUL: 10,
     # The whole first invocation fails, although its first request ended the conversation.
     (Fault.END_AND_FAIL, Fault.FAIL, Fault.FAIL): 5,
     (Fault.END_AND_RESET, Fault.RESET, Fault.THROTTLE): 5,
@@ -72,14 +78,14 @@ class Truth:
     """The true outcome of a conversation.
 
     hopeless: no request will ever get a conclusive answer
-    ended: one of our requests ended it
+    ended_at: the time at which one of our requests ended it
     confirmed: we received a complete answer that says so
     refused: a request was refused
     doubtful: after some request, its sender can't know whether that request ended the conversation
     """
 
     hopeless: bool
-    ended: bool = False
+    ended_at: float | None = None
     confirmed: bool = False
     refused: bool = False
     doubtful: bool = False
@@ -96,21 +102,25 @@ class _FaultyHandler(TavusHandler):
 class FaultyTavus(Tavus):
     """Answers the requests for each conversation with its faults first, then correctly.
 
-    `truths` holds the true outcomes by conversation id, `faults_met` counts requests by fault, and `max_concurrent` is
-    the highest number of simultaneous requests.
+    `kill_sender` kills the sandbox with the given TCP port. `recorded_then_doubtful` holds the conversations with that
+    script, and `truths` the true outcomes by conversation id. `faults_met` counts requests by fault, and
+    `max_concurrent` is the highest number of simultaneous requests.
     """
 
     handler = _FaultyHandler
 
-    def __init__(self, seed: int, conversation_ids: Sequence[str]) -> None:
+    def __init__(self, seed: int, conversation_ids: Sequence[str], kill_sender: Callable[[int], None]) -> None:
         super().__init__()
         rng = random.Random(seed)  # noqa: S311 - must be reproducible
-        scripts = rng.choices(list(SCRIPTS), list(SCRIPTS.values()), k=len(conversation_ids))
+        drawn = rng.choices(list(SCRIPTS), list(SCRIPTS.values()), k=len(conversation_ids))
+        scripts = dict(zip(conversation_ids, drawn, strict=True))
         self.truths = {
             conversation_id: Truth(hopeless=len(script) >= ALWAYS and Fault.REFUSE not in script)
-            for conversation_id, script in zip(conversation_ids, scripts, strict=True)
+            for conversation_id, script in scripts.items()
         }
-        self._faults = dict(zip(conversation_ids, map(iter, scripts), strict=True))
+        self.recorded_then_doubtful = [known for known, script in scripts.items() if script is RECORDED_THEN_DOUBTFUL]
+        self._kill_sender = kill_sender
+        self._faults = {conversation_id: iter(script) for conversation_id, script in scripts.items()}
         self._state = Lock()
         self._concurrent = 0
         self.faults_met: Counter[Fault | None] = Counter()
@@ -124,6 +134,8 @@ class FaultyTavus(Tavus):
             self.faults_met[fault] += 1
             self._concurrent += 1
             self.max_concurrent = max(self.max_concurrent, self._concurrent)
+        if fault is Fault.END_AND_KILL:
+            self._kill_sender(request.connection)
         try:
             return self._apply(fault, request, self.truths[conversation_id])
         finally:
@@ -145,7 +157,7 @@ class FaultyTavus(Tavus):
             case Fault.LATE:
                 time.sleep(LATE_SECONDS)
         status, members = super().answer(request)
-        truth.ended = truth.ended or status is HTTPStatus.OK
+        truth.ended_at = time.monotonic() if status is HTTPStatus.OK else truth.ended_at
         match fault:
             case Fault.END_AND_FAIL:
                 return HTTPStatus.SERVICE_UNAVAILABLE, {"message": "Service unavailable"}

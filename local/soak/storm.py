@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from local.session import timeout_of
+from local.stack import set_retry_queue
 from local.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 MAX_IN_FLIGHT = 6
+UNDELIVERED_EVERY = 20  # every such event comes to the function from the retry queue, as if the rule had failed
 # The function gives each of its three attempts about a third of this. That must be less than FaultyTavus' HANG_SECONDS.
 # The template's timeout would only make the run longer.
 FUNCTION_SECONDS = 20
-STALLED_SECONDS = 60
+RETRIES = 3  # by the retry queue
+STALLED_SECONDS = 100  # the retries of an event take about 70 s
 MAX_SECONDS = 600
 STATUSES = ("rejected", "not_found", "unconfirmed", "ended")  # weakest first
 
@@ -27,14 +30,25 @@ STATUSES = ("rejected", "not_found", "unconfirmed", "ended")  # weakest first
 class Storm:
     """Deliveries and their outcomes, by conversation id.
 
-    `pending` counts deliveries without an outcome, `failed` the events in the failure queue. `published` holds the
-    statuses of the published results.
+    The function finds the bus and the table at `aws_url`. `pending` counts deliveries without an outcome, and `failed`
+    the events in the failed queue. `published` holds the statuses of the published results.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, aws_url: str) -> None:
         self._lambda, self._sqs = stack.client("lambda"), stack.client("sqs")
-        self._function, self._queue_url = stack.outputs["EventFunctionName"], stack.outputs["FailedQueueUrl"]
-        self._lambda.update_function_configuration(FunctionName=self._function, Timeout=FUNCTION_SECONDS)
+        self._function = stack.outputs["EventFunctionName"]
+        self._retry_url, self._failed_url = stack.outputs["RetryQueueUrl"], stack.outputs["FailedQueueUrl"]
+        environment = self._lambda.get_function_configuration(FunctionName=self._function)["Environment"]
+        for service in ("DYNAMODB", "EVENTBRIDGE"):
+            environment["Variables"][f"AWS_ENDPOINT_URL_{service}"] = aws_url
+        self._lambda.update_function_configuration(
+            FunctionName=self._function, Timeout=FUNCTION_SECONDS, Environment=environment
+        )
+        retry = self._sqs.get_queue_attributes(QueueUrl=self._retry_url, AttributeNames=["RedrivePolicy"])
+        redrive = json.loads(retry["Attributes"]["RedrivePolicy"]) | {"maxReceiveCount": RETRIES}
+        set_retry_queue(
+            stack, DelaySeconds=1, VisibilityTimeout=FUNCTION_SECONDS + 1, RedrivePolicy=json.dumps(redrive)
+        )
         self._subscriber = Subscriber(stack)
         self.pending: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -45,10 +59,13 @@ class Storm:
         """Deliver all and wait until each has an outcome or no more outcomes arrive. Returns the seconds it took."""
         begun = last_outcome = time.monotonic()
         sent = shown = 0
-        while (sent < len(ids) or self.pending) and time.monotonic() - begun < MAX_SECONDS:
-            while sent < len(ids) and self.pending.total() < MAX_IN_FLIGHT:
+        while (sent < len(ids) or self.pending or self._waiting()) and time.monotonic() - begun < MAX_SECONDS:
+            while sent < len(ids) and self.pending.total() - self._waiting() < MAX_IN_FLIGHT:
                 payload = json.dumps(timeout_of(ids[sent]))
-                self._lambda.invoke(FunctionName=self._function, InvocationType="Event", Payload=payload)
+                if sent % UNDELIVERED_EVERY:
+                    self._lambda.invoke(FunctionName=self._function, InvocationType="Event", Payload=payload)
+                else:
+                    self._sqs.send_message(QueueUrl=self._retry_url, MessageBody=payload)
                 self.pending[ids[sent]] += 1
                 sent += 1
             if self._receive_outcomes():
@@ -61,6 +78,12 @@ class Storm:
         self.pending.update(ids[sent:])
         return time.monotonic() - begun
 
+    def _waiting(self) -> int:
+        """Count the events in the retry queue."""
+        names = [f"ApproximateNumberOfMessages{state}" for state in ("", "Delayed", "NotVisible")]
+        asked = self._sqs.get_queue_attributes(QueueUrl=self._retry_url, AttributeNames=names)
+        return sum(map(int, asked["Attributes"].values()))
+
     def _receive_outcomes(self) -> bool:
         """Record new results and failed events, waiting up to 1 s for results. Returns whether there were any."""
         results = self._subscriber.receive(1)
@@ -69,13 +92,14 @@ class Storm:
             self.published[conversation_id].append(result["detail"]["status"])
             intact = result["detail"]["trigger"]["id"] == timeout_of(conversation_id)["id"]
             self._record(conversation_id, intact=intact)
-        failures = self._sqs.receive_message(QueueUrl=self._queue_url, MaxNumberOfMessages=10).get("Messages", [])
+        failures = self._sqs.receive_message(QueueUrl=self._failed_url, MaxNumberOfMessages=10).get("Messages", [])
         for message in failures:
-            event = json.loads(message["Body"])["requestPayload"]
+            body = json.loads(message["Body"])
+            event = body.get("requestPayload", body)
             conversation_id = event["detail"]["conversation_id"]
             self.failed[conversation_id] += 1
             self._record(conversation_id, intact=event == timeout_of(conversation_id))
-            self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
+            self._sqs.delete_message(QueueUrl=self._failed_url, ReceiptHandle=message["ReceiptHandle"])
         return bool(results or failures)
 
     def _record(self, conversation_id: str, *, intact: bool) -> None:

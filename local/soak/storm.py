@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 MAX_IN_FLIGHT = 6
+IN_FLIGHT_SECONDS = 3  # a delivery without an outcome by then is tried again later, or lost
 UNDELIVERED_EVERY = 20  # every such event comes to the function from the retry queue, as if the rule had failed
 # The function gives each of its three attempts about a third of this. That must be less than FaultyTavus' HANG_SECONDS.
 # The template's timeout would only make the run longer.
@@ -53,19 +54,21 @@ class Storm:
         self.pending: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.published: defaultdict[str, list[str]] = defaultdict(list)
+        self._sent_at: dict[str, float] = {}
         self._altered: list[str] = []
 
     def run(self, ids: Sequence[str]) -> float:
         """Deliver all and wait until each has an outcome or no more outcomes arrive. Returns the seconds it took."""
         begun = last_outcome = time.monotonic()
         sent = shown = 0
-        while (sent < len(ids) or self.pending or self._waiting()) and time.monotonic() - begun < MAX_SECONDS:
-            while sent < len(ids) and self.pending.total() - self._waiting() < MAX_IN_FLIGHT:
+        while (sent < len(ids) or self.pending) and time.monotonic() - begun < MAX_SECONDS:
+            while sent < len(ids) and self._in_flight() < MAX_IN_FLIGHT:
                 payload = json.dumps(timeout_of(ids[sent]))
                 if sent % UNDELIVERED_EVERY:
                     self._lambda.invoke(FunctionName=self._function, InvocationType="Event", Payload=payload)
                 else:
                     self._sqs.send_message(QueueUrl=self._retry_url, MessageBody=payload)
+                self._sent_at[ids[sent]] = time.monotonic()
                 self.pending[ids[sent]] += 1
                 sent += 1
             if self._receive_outcomes():
@@ -78,11 +81,9 @@ class Storm:
         self.pending.update(ids[sent:])
         return time.monotonic() - begun
 
-    def _waiting(self) -> int:
-        """Count the events in the retry queue."""
-        names = [f"ApproximateNumberOfMessages{state}" for state in ("", "Delayed", "NotVisible")]
-        asked = self._sqs.get_queue_attributes(QueueUrl=self._retry_url, AttributeNames=names)
-        return sum(map(int, asked["Attributes"].values()))
+    def _in_flight(self) -> int:
+        recently = time.monotonic() - IN_FLIGHT_SECONDS
+        return sum(count for known, count in self.pending.items() if self._sent_at[known] > recently)
 
     def _receive_outcomes(self) -> bool:
         """Record new results and failed events, waiting up to 1 s for results. Returns whether there were any."""

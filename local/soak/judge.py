@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # An invocation that has ended a conversation records that within this time, after two further attempts at most.
 RECORD_SECONDS = 5
-# A request that was on its way when its sandbox was killed may be processed so much later.
-LATE_SECONDS = 0.1
+# Tavus may end a conversation so much later than the sandbox that asked for it was killed.
+LATE_SECONDS = 1
 
 
 class Verdict(StrEnum):

@@ -40,6 +40,7 @@ class Killer:
         for sandbox, ports in _busy_sandboxes():
             if port in ports:
                 Timer(self._rng.uniform(0, MAX_DELAY_SECONDS), self._kill, [sandbox]).start()
+                return
 
     def _run(self) -> None:
         while not self._stopped.wait(self._rng.expovariate(1 / MEAN_PAUSE_SECONDS)):

@@ -87,6 +87,31 @@ def test_an_event_outlives_an_outage_of_tavus(stack: Stack, tavus: Tavus) -> Non
     assert messages(stack, "FailedQueueUrl") == 0
 
 
+def test_a_failed_event_is_whole_and_can_be_redriven(stack: Stack, tavus: Tavus) -> None:
+    """Its conversation ends under the id of the event. A redrive, which ministack lacks, sends the same body again."""
+    sqs, url = stack.client("sqs"), stack.outputs["RetryQueueUrl"]
+    subscriber, event = Subscriber(stack), event_of(tavus)
+    policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]
+    once = {"deadLetterTargetArn": stack.outputs["FailedQueueArn"], "maxReceiveCount": 1}
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(once)})
+    tavus.down = True
+    try:
+        deliver(stack, event)
+        body = take_failed(stack)
+    finally:
+        tavus.down = False
+        sqs.set_queue_attributes(QueueUrl=url, Attributes=policy)
+
+    record = json.loads(body)
+    assert record["requestPayload"] == event
+    assert record["requestContext"]["condition"] == "RetriesExhausted"
+    assert requests_for(tavus, event) == 12  # three attempts in each of Lambda's three tries, and in the last one
+
+    sqs.send_message(QueueUrl=url, MessageBody=body)
+
+    assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"
+
+
 def test_an_event_that_can_never_succeed_reaches_the_failed_queue_once(stack: Stack, tavus: Tavus) -> None:
     """It is whole, and the metric of EventInvalidAlarm counted its first try."""
     event = event_of(tavus) | {"detail": {"note": "no ids"}}

@@ -80,7 +80,7 @@ def test_the_result_of_a_session_timeout_is_published(stack: Stack, tavus: Tavus
 
 
 def test_a_failure_is_reported_by_its_kind(stack: Stack, tavus: Tavus) -> None:
-    """An event that names no conversation fails as `InvalidEvent`, which the failure queue then shows."""
+    """An event that names no conversation fails as `InvalidEvent`, which the failed queue then shows."""
     with sandbox("EventFunction", 60, **event_settings(stack, tavus)) as running:
         report = running.invoke(timeout_of("not.an.id"))
     assert report["errorType"] == "InvalidEvent"

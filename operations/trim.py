@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SERVICES = {
     "dynamodb": "2012-08-10",
     "events": "2015-10-07",
+    "scheduler": "2021-06-30",
     "xray": "2016-04-12",  # by the X-Ray SDK, wherever it does not find itself on Lambda
 }
 MODELS = ("endpoint-rule-set-1.json.gz", "service-2.json.gz")

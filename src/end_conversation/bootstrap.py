@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from end_conversation.deadline import Clock
 from end_conversation.ending import EndAllowed, EndRecorded
 from end_conversation.errors import InvalidSetting, UnsupportedEvent
-from end_conversation.http import HttpDoor, is_http_request
+from end_conversation.http import EndNow, HttpDoor, is_http_request
 from end_conversation.settings import Settings
 from end_conversation.tavus import TavusClient, TavusConnection
 from end_conversation.telemetry import Telemetry
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from end_conversation.ending import End
     from end_conversation.events import EventDoor
+    from end_conversation.http import Operation
+    from end_conversation.timers import TimerDoor
 
 
 def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
@@ -34,11 +36,16 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     connection = TavusConnection(settings.tavus_api_url, headers, tls, clock)
     client = TavusClient(connection.post, clock, random.uniform)
     end = telemetry.observe(client.end)
-    http_door = HttpDoor(EndAllowed(end, settings.allowed_deployment_ids, clock), telemetry, clock)
+    operations: dict[str, Operation] = {
+        "end": EndNow(EndAllowed(end, settings.allowed_deployment_ids, clock), telemetry)
+    }
+    if (timer_door := _timer_door(settings, telemetry, tls, clock)) is not None:
+        operations["timeout"] = timer_door
+    http_door = HttpDoor(operations, telemetry, clock)
     event_door = _event_door(end, settings, telemetry, tls, clock)
 
     def handler(event: Any, context: Any) -> Any:
-        problem = "the event is no HTTP request from API Gateway, no EventBridge event and no single SQS message"
+        problem = "the event must be an HTTP request from API Gateway, an EventBridge event, or one SQS message"
         match event:
             case {"requestContext": _}:
                 if is_http_request(event):
@@ -67,6 +74,24 @@ def create_tls_context(variable: str, ca_bundle: str | None) -> ssl.SSLContext:
     return tls
 
 
+def _timer_door(settings: Settings, telemetry: Telemetry, tls: ssl.SSLContext, clock: Clock) -> TimerDoor | None:
+    if settings.timer_group_name is None:
+        return None
+    from end_conversation.aws.client import create_client
+    from end_conversation.aws.schedules import Schedules
+    from end_conversation.timers import TimerDoor
+
+    client = create_client("scheduler", _aws_tls(settings, tls))
+    schedules = Schedules(client, settings.timer_group_name, settings.timer_target, clock)
+    return TimerDoor(schedules.set_end, settings.max_session_seconds, settings.allowed_deployment_ids, telemetry, clock)
+
+
+def _aws_tls(settings: Settings, tls: ssl.SSLContext) -> ssl.SSLContext:
+    if settings.aws_ca_bundle in (None, settings.ssl_cert_file):
+        return tls
+    return create_tls_context("AWS_CA_BUNDLE", settings.aws_ca_bundle)
+
+
 def _event_door(
     end: End, settings: Settings, telemetry: Telemetry, tls: ssl.SSLContext, clock: Clock
 ) -> EventDoor | None:
@@ -77,8 +102,7 @@ def _event_door(
     from end_conversation.aws.client import create_client
     from end_conversation.events import EventDoor
 
-    if settings.aws_ca_bundle not in (None, settings.ssl_cert_file):
-        tls = create_tls_context("AWS_CA_BUNDLE", settings.aws_ca_bundle)
+    tls = _aws_tls(settings, tls)
     if settings.ended_table_name is not None:
         from end_conversation.aws.table import EndedTable
 

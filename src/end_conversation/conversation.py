@@ -57,6 +57,11 @@ class Conversation:
                     f"{name} must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit"
                 )
 
+    @property
+    def key(self) -> str:
+        """The two ids as one text, which names the conversation in AWS."""
+        return f"{self.deployment_id}/{self.conversation_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

@@ -1,9 +1,15 @@
-"""Time: the clock, and the deadline of one invocation."""
+"""Time: the clock, the deadline of one invocation, and work that may take too long."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Clock:
@@ -46,3 +52,30 @@ class Deadline:
     def left(self) -> float:
         """Seconds left until the deadline. Never negative."""
         return max(self._end - self._clock.monotonic(), 0)
+
+
+class ThreadNotStarted(OSError):
+    """The operating system has no thread left."""
+
+
+def run_with_timeout[T](work: Callable[[], T], seconds: float) -> T:
+    """Run `work` in a daemon thread and return or raise what it does. Raises TimeoutError and ThreadNotStarted."""
+    outcomes: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcomes.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            outcomes.put((None, error))
+
+    try:
+        Thread(target=run, daemon=True).start()
+    except RuntimeError:
+        raise ThreadNotStarted from None
+    try:
+        value, error = outcomes.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # without an error it is a T

@@ -41,7 +41,12 @@ class EndAllowed:
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
         if conversation.deployment_id in self._allowed:
             return self._end(conversation, deadline)
-        return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, self._clock.now(), attempts=0)
+        return refuse_deployment(self._clock)
+
+
+def refuse_deployment(clock: Clock) -> Result:
+    """Return the result for a deployment that is not on the allow-list."""
+    return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, clock.now(), attempts=0)
 
 
 class EndRecorded:

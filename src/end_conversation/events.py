@@ -71,22 +71,38 @@ class EventDoor:
 def _unwrap(event: dict[str, Any], request_id: str) -> tuple[dict[str, Any], str]:
     """Return the EventBridge event, and the request id of its first invocation as far as it is known.
 
-    A message of the retry queue holds the event itself, if the rule could not deliver it, or else Lambda's record of
-    the asynchronous invocations that failed. Raises UnsupportedEvent for any other message.
+    A message of the retry queue holds the event itself, if the rule could not deliver it, or Lambda's record of the
+    asynchronous invocations that failed, or only the detail, if a schedule could not put the event on the bus. Raises
+    UnsupportedEvent for any other message.
     """
     match event:
         case {"detail-type": _}:
             return event, request_id
-        case {"Records": [{"body": str(body)}]}:
+        case {"Records": [{"body": str(body)} as message]}:
             with suppress(ValueError, RecursionError):
                 match json.loads(body):
                     case {"detail-type": _} as undelivered:
                         return undelivered, request_id
-                    case {"requestPayload": {"detail-type": _} as failed, "requestContext": {"requestId": str(first)}}:
-                        return failed, first
-                    case {"requestPayload": {"detail-type": _} as failed}:
-                        return failed, request_id
-    raise UnsupportedEvent("the SQS message holds neither an EventBridge event nor Lambda's record of one")
+                    case {"requestPayload": {"detail-type": _} as failed, **record}:
+                        return failed, _request_id(record) or request_id
+                    case {"deployment_id": _} as detail if (execution_id := _execution_id(message)) is not None:
+                        return {"id": execution_id, "detail-type": None, "detail": detail}, request_id
+    raise UnsupportedEvent("the SQS message holds no event, no record of Lambda's and no dead letter of a schedule")
+
+
+def _request_id(record: Any) -> str | None:
+    match record:
+        case {"requestContext": {"requestId": str(request_id)}}:
+            return request_id
+    return None
+
+
+def _execution_id(message: Any) -> str | None:
+    """Return the id of the execution whose dead letter a message is. None if no schedule sent it."""
+    match message:
+        case {"messageAttributes": {"SCHEDULE_ARN": _, "EXECUTION_ID": {"stringValue": str(execution_id)}}}:
+            return execution_id
+    return None
 
 
 def _conversation(event: dict[str, Any]) -> Conversation:

@@ -1,31 +1,32 @@
-"""The HTTP door: answers a request with a result, or with a problem (RFC 9457)."""
+"""The HTTP door: passes a request on to what its path asks for, and answers with a result or a problem (RFC 9457)."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from end_conversation.conversation import Conversation, Reason, Status
 from end_conversation.deadline import Deadline
 from end_conversation.errors import InvalidId
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
     from end_conversation.conversation import Result
     from end_conversation.deadline import Clock
     from end_conversation.ending import End
-    from end_conversation.telemetry import Telemetry
+    from end_conversation.telemetry import Telemetry, Trigger
 
-# API Gateway gives up on a function after 30 s (HTTP API) or 29 s (REST API).
-MAX_SECONDS = 25
 RESERVE_SECONDS = 0.5
-DEFAULT_RETRY_AFTER_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 MAX_RETRY_AFTER_SECONDS = 3600
 
-_PATH = "/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
+_PATH = "/v2/deployments/{deployment_id}/conversations/{conversation_id}"
 
 # The HTTP status and the detail of each result, by its reason or else by its status.
 _ANSWERS: dict[str | None, tuple[HTTPStatus, str]] = {
@@ -57,38 +58,77 @@ def is_http_request(event: dict[str, Any]) -> bool:
     return _method(event) is not None and not is_authorizer_request
 
 
-class HttpDoor:
-    """Ends the conversation that a request names. Bad input is answered and never raises."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request for a conversation: Lambda's event, what it names, the time left for it, and Lambda's id of it."""
 
-    def __init__(self, end: End, telemetry: Telemetry, clock: Clock) -> None:
-        self._end = end
+    event: dict[str, Any]
+    conversation: Conversation
+    deadline: Deadline
+    request_id: str
+
+
+class Operation(Protocol):
+    """Answers the requests whose path ends in its name, within `max_seconds`."""
+
+    trigger: Trigger
+    method: str
+    max_seconds: float
+
+    def __call__(self, request: Request) -> dict[str, Any]: ...
+
+
+class HttpDoor:
+    """Passes a request on to the operation that its path names. Bad input is answered and never raises."""
+
+    def __init__(self, operations: Mapping[str, Operation], telemetry: Telemetry, clock: Clock) -> None:
+        self._operations = operations
         self._telemetry = telemetry
         self._clock = clock
 
     def __call__(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Answer one request, in the format of Lambda's proxy integration."""
-        seconds = min(context.get_remaining_time_in_millis() / 1000, MAX_SECONDS)
-        deadline = Deadline(self._clock, seconds, RESERVE_SECONDS)
         request_id = context.aws_request_id
-        ids = _ids(event)
-        if ids is None:
-            return self._refuse(HTTPStatus.NOT_FOUND, "unknown_path", f"The path must end in {_PATH}.", request_id)
-        if _method(event) != "POST":
-            reason, detail = "method_not_allowed", "Use POST to end a conversation."
-            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, reason, detail, request_id, {"Allow": "POST"})
+        name, ids = _parse_path(event)
+        operation = self._operations.get(name)
+        if operation is None or ids is None:
+            detail = f"The path must end in {' or '.join(f'{_PATH}/{known}' for known in self._operations)}."
+            self._telemetry.invalid("http", "unknown_path")
+            return problem(HTTPStatus.NOT_FOUND, reason="unknown_path", detail=detail, request_id=request_id)
+        seconds = min(context.get_remaining_time_in_millis() / 1000, operation.max_seconds)
+        deadline = Deadline(self._clock, seconds, RESERVE_SECONDS)
+        if _method(event) != operation.method:
+            self._telemetry.invalid(operation.trigger, "method_not_allowed")
+            return problem(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                {"Allow": operation.method},
+                reason="method_not_allowed",
+                detail=f"Use {operation.method} on this path.",
+                request_id=request_id,
+            )
         try:
             conversation = Conversation(*ids)
         except InvalidId as error:
-            return self._refuse(HTTPStatus.BAD_REQUEST, "invalid_id", f"{error}.", request_id)
-        result = self._end(conversation, deadline)
-        self._telemetry.result("http", conversation, result, deadline)
-        return _answer(conversation, result, request_id)
+            self._telemetry.invalid(operation.trigger, "invalid_id")
+            return problem(HTTPStatus.BAD_REQUEST, reason="invalid_id", detail=f"{error}.", request_id=request_id)
+        return operation(Request(event, conversation, deadline, request_id))
 
-    def _refuse(
-        self, status: HTTPStatus, reason: str, detail: str, request_id: str, headers: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        self._telemetry.invalid("http", reason)
-        return _problem(status, headers or {}, reason=reason, detail=detail, request_id=request_id)
+
+class EndNow:
+    """Answers POST …/end with the result of ending the conversation."""
+
+    trigger: Trigger = "http"
+    method = "POST"
+    max_seconds: float = 25  # API Gateway gives up on a function after 30 s (HTTP API) or 29 s (REST API)
+
+    def __init__(self, end: End, telemetry: Telemetry) -> None:
+        self._end = end
+        self._telemetry = telemetry
+
+    def __call__(self, request: Request) -> dict[str, Any]:
+        result = self._end(request.conversation, request.deadline)
+        self._telemetry.result(self.trigger, request.conversation, result, request.deadline)
+        return answer(request, result)
 
 
 def _method(event: dict[str, Any]) -> str | None:
@@ -98,47 +138,54 @@ def _method(event: dict[str, Any]) -> str | None:
     return None
 
 
-def _ids(event: dict[str, Any]) -> tuple[Any, Any] | None:
-    """Return the deployment id and the conversation id, both unchecked. None if the path is not ours."""
+def _parse_path(event: dict[str, Any]) -> tuple[str, tuple[Any, Any] | None]:
+    """Return the last segment of the path, and the deployment id and the conversation id, both unchecked."""
     match event:
         case {"rawPath": str(path)} | {"path": str(path)}:
             segments = path.split("/")
         case _:
-            return None
+            return "", None
     match event:
         case {"pathParameters": {"deployment_id": deployment_id, "conversation_id": conversation_id}}:
-            return (deployment_id, conversation_id) if segments[-1] == "end" else None
+            return segments[-1], (deployment_id, conversation_id)
     match segments:
         # A stage or a base path may stand before ours.
-        case [*_, "v2", "deployments", deployment_id, "conversations", conversation_id, "end"]:
-            return deployment_id, conversation_id
-    return None
+        case [*_, "v2", "deployments", deployment_id, "conversations", conversation_id, _]:
+            return segments[-1], (deployment_id, conversation_id)
+    return segments[-1], None
 
 
-def _answer(conversation: Conversation, result: Result, request_id: str) -> dict[str, Any]:
-    key = result.reason if result.reason in _ANSWERS else result.status
-    status, detail = _ANSWERS[key]
-    conversation_id = conversation.conversation_id
+def answer(request: Request, result: Result) -> dict[str, Any]:
+    """Build the answer of a result, as `_ANSWERS` says."""
+    reason = result.reason if result.reason in _ANSWERS else result.status
+    status, detail = _ANSWERS[reason]
+    conversation_id = request.conversation.conversation_id
     if status.is_success:
-        body = {"conversation_id": conversation_id, "status": result.status}
-        return _proxy(status, {"Content-Type": "application/json"}, body)
+        return success(status, {"conversation_id": conversation_id, "status": result.status})
     headers = {"Retry-After": _retry_after(result)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return _problem(status, headers, reason=key, detail=detail, request_id=request_id, conversation_id=conversation_id)
+    ids = {"request_id": request.request_id, "conversation_id": conversation_id}
+    return problem(status, headers, reason=reason, detail=detail, **ids)
+
+
+def success(status: HTTPStatus, body: dict[str, str]) -> dict[str, Any]:
+    """Build an answer with a JSON body."""
+    return _proxy(status, {"Content-Type": "application/json"}, body)
+
+
+def problem(status: HTTPStatus, headers: Mapping[str, str] | None = None, **members: str | None) -> dict[str, Any]:
+    """Build an answer with a problem (RFC 9457): a reason, a detail, a request_id, and a conversation_id once valid."""
+    # The title of an about:blank problem is the phrase of the status (RFC 9457, 4.2.1).
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, **members}
+    return _proxy(status, {"Content-Type": "application/problem+json", **(headers or {})}, body)
 
 
 def _retry_after(result: Result) -> str:
     if result.retry_after is None:
-        return str(DEFAULT_RETRY_AFTER_SECONDS)
+        return str(RETRY_AFTER_SECONDS)
     return str(math.ceil(min(max(result.retry_after, 1), MAX_RETRY_AFTER_SECONDS)))
 
 
-def _problem(status: HTTPStatus, headers: dict[str, str], **members: str | None) -> dict[str, Any]:
-    # The title of an about:blank problem is the phrase of the status (RFC 9457, 4.2.1).
-    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, **members}
-    return _proxy(status, {"Content-Type": "application/problem+json", **headers}, problem)
-
-
-def _proxy(status: HTTPStatus, headers: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
+def _proxy(status: HTTPStatus, headers: dict[str, str], body: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "statusCode": status.value,
         "headers": {"Cache-Control": "no-store", **headers},

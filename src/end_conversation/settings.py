@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from end_conversation.conversation import is_id
 from end_conversation.errors import InvalidSetting
@@ -17,7 +19,10 @@ _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
 _BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
 _SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
+
+_SESSION_SECONDS = range(60, 86_401)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Settings:
     event_bus_name: str | None
     result_source: str
     ended_table_name: str | None
+    timer_group_name: str | None
+    timer_target: dict[str, Any]
+    max_session_seconds: int
     ssl_cert_file: str | None
     aws_ca_bundle: str | None
 
@@ -74,6 +82,7 @@ class Settings:
         An empty variable counts as unset, because that is how CloudFormation passes an empty parameter. An empty CA
         bundle is an error, as it is for OpenSSL and for botocore.
         """
+        timer_group_name = _name(environ, "TIMER_GROUP_NAME", _GROUP, "the name of a schedule group")
         return cls(
             tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),
             tavus_origin=_sent_origin(environ.get("TAVUS_ORIGIN") or None),
@@ -82,6 +91,9 @@ class Settings:
             result_source=_name(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
             or "tavus.conversations",
             ended_table_name=_name(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
+            timer_group_name=timer_group_name,
+            timer_target=_timer_target(environ.get("TIMER_TARGET") or None, needed=timer_group_name is not None),
+            max_session_seconds=_max_session_seconds(environ.get("MAX_SESSION_SECONDS") or "3600"),
             ssl_cert_file=environ.get("SSL_CERT_FILE"),
             aws_ca_bundle=environ.get("AWS_CA_BUNDLE"),
         )
@@ -113,6 +125,23 @@ def _allowed(text: str) -> Container[str]:
     if not all(map(is_id, ids)):
         raise InvalidSetting("ALLOWED_DEPLOYMENT_IDS must be Tavus deployment ids, separated by commas, or * for any")
     return frozenset(ids)
+
+
+def _timer_target(text: str | None, *, needed: bool) -> dict[str, Any]:
+    if text is None and not needed:
+        return {}
+    with suppress(ValueError, RecursionError):
+        target: Any = json.loads(text or "null")
+        match target:
+            case {"Arn": str(arn), "RoleArn": str(role_arn)} if arn and role_arn and "Input" not in target:
+                return dict(target)
+    raise InvalidSetting("TIMER_TARGET must be a schedule's Target in JSON: with Arn and RoleArn, and without Input")
+
+
+def _max_session_seconds(text: str) -> int:
+    if re.fullmatch("[1-9][0-9]{1,4}", text) and int(text) in _SESSION_SECONDS:
+        return int(text)
+    raise InvalidSetting("MAX_SESSION_SECONDS must be a whole number from 60 to 86400")
 
 
 def _name(environ: Mapping[str, str], variable: str, pattern: re.Pattern[str], meaning: str) -> str | None:

@@ -16,8 +16,6 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead
 from io import BufferedReader
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -26,6 +24,7 @@ from urllib3.exceptions import SSLError as Urllib3SSLError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from end_conversation.conversation import Reason, Result, Status
+from end_conversation.deadline import ThreadNotStarted, run_with_timeout
 from end_conversation.decision import Answer, NoAnswer, decide, may_have_ended
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class TavusConnection:
         attempt = _Attempt(self._connection(seconds), seconds)
         try:
             # A worker thread is needed because a resolver can hang, and a server can send its answer byte by byte.
-            answer = _run_with_timeout(lambda: attempt.run(path, self._headers), seconds)
+            answer = run_with_timeout(lambda: attempt.run(path, self._headers), seconds)
         except (OSError, HTTPException, HTTPError) as error:
             attempt.abandon()
             if isinstance(error, ThreadNotStarted):
@@ -213,33 +212,6 @@ class _Attempt:
             # SSLSocket's own shutdown would make the worker read plain text.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-class ThreadNotStarted(OSError):
-    """The operating system has no thread left."""
-
-
-def _run_with_timeout[T](work: Callable[[], T], seconds: float) -> T:
-    """Run `work` in a daemon thread and return or raise what it does. Raises TimeoutError and ThreadNotStarted."""
-    outcomes: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcomes.put((work(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            outcomes.put((None, error))
-
-    try:
-        Thread(target=run, daemon=True).start()
-    except RuntimeError:
-        raise ThreadNotStarted from None
-    try:
-        value, error = outcomes.get(timeout=seconds)
-    except Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # without an error it is a T
 
 
 def _no_answer(error: Exception, *, sent: bool) -> NoAnswer:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from end_conversation.deadline import Deadline
     from end_conversation.ending import End
 
-    type Trigger = Literal["http", "event"]
+    type Trigger = Literal["http", "event", "timer"]
 
 # Maps every level name that Lambda or Powertools accepts to Powertools' spelling. For any other spelling, Powertools
 # raises TypeError when Lambda sets AWS_LAMBDA_LOG_LEVEL.
@@ -103,17 +103,12 @@ class Telemetry:
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Log and count the result of an invocation."""
-        fields = {
-            "trigger": trigger,
-            "deployment_id": conversation.deployment_id,
-            "conversation_id": conversation.conversation_id,
-            "status": result.status,
+        fields = _fields(trigger, conversation, result.status, deadline) | {
             "reason": result.reason,
             "attempts": result.attempts,
             "tavus_status_code": result.tavus_status_code,
             "tavus_request_id": result.tavus_request_id,
             "failure": result.failure,
-            "duration_ms": round(deadline.elapsed() * 1000),
         }
         if result.tavus_status_code in (401, 403):
             fields["hint"] = _ORIGIN_HINT
@@ -129,11 +124,25 @@ class Telemetry:
         self._count(trigger, result.status)
 
     def invalid(self, trigger: Trigger, reason: str) -> None:
-        """Log and count a request or an event that names no conversation."""
+        """Log and count an invalid request or event."""
         with _never_raising():
             fields = {"trigger": trigger, "status": "invalid", "reason": reason}
             self._logger.warning("invalid request or event", extra=fields)
         self._count(trigger, "invalid")
+
+    def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
+        """Log and count that a conversation has a limit. `ends_at` is its time, as answered."""
+        fields = _fields("timer", conversation, "armed", deadline) | {"ends_at": ends_at}
+        with _never_raising():
+            self._logger.info("limit set", extra=fields)
+        self._count("timer", "armed")
+
+    def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
+        """Log and count that a limit could not be set."""
+        fields = _fields("timer", conversation, "timer_failed", deadline) | {"reason": kind}
+        with _never_raising():
+            self._logger.error("limit not set", extra=fields)
+        self._count("timer", "timer_failed")
 
     def record_failed(self, kind: str) -> None:
         """Log and count that the table of ended conversations failed."""
@@ -169,6 +178,16 @@ class Telemetry:
             subsegment.put_http_meta("status", result.tavus_status_code)
         subsegment.put_annotation("status", str(result.status))
         subsegment.put_annotation("attempts", result.attempts)
+
+
+def _fields(trigger: Trigger, conversation: Conversation, status: str, deadline: Deadline) -> dict[str, Any]:
+    return {
+        "trigger": trigger,
+        "deployment_id": conversation.deployment_id,
+        "conversation_id": conversation.conversation_id,
+        "status": status,
+        "duration_ms": round(deadline.elapsed() * 1000),
+    }
 
 
 @contextmanager

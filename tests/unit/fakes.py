@@ -1,4 +1,4 @@
-"""Fakes for Lambda's context, time, telemetry, the record and AWS."""
+"""Fakes for Lambda's context, settings, time, telemetry, the record and AWS."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from end_conversation.conversation import Conversation, Result
     from end_conversation.deadline import Deadline
     from end_conversation.telemetry import Trigger
+
+
+TIMER_SETTINGS = {
+    "TIMER_GROUP_NAME": "default",
+    "TIMER_TARGET": '{"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default",'
+    ' "RoleArn": "arn:aws:iam::111122223333:role/timer"}',
+}
 
 
 class Context(LambdaContext):
@@ -63,6 +70,7 @@ class FakeTelemetry(Telemetry):
         self.results: list[tuple[Trigger, Result]] = []
         self.invalids: list[tuple[Trigger, str]] = []
         self.unpublished: list[str] = []
+        self.timers: list[tuple[str, str]] = []
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         self.results.append((trigger, result))
@@ -72,6 +80,12 @@ class FakeTelemetry(Telemetry):
 
     def publish_failed(self, kind: str) -> None:
         self.unpublished.append(kind)
+
+    def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
+        self.timers.append(("armed", ends_at))
+
+    def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
+        self.timers.append(("timer_failed", kind))
 
 
 class FakeRecord:

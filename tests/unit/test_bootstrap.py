@@ -4,6 +4,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -23,7 +24,7 @@ PATH = "/v2/deployments/d1/conversations/c1/end"
 HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
 WITH_EVENTS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus", "ENDED_TABLE_NAME": "ended"}
 ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
-UNSUPPORTED_TEXT = "the event is no HTTP request from API Gateway, no EventBridge event and no single SQS message"
+UNSUPPORTED_TEXT = "the event must be an HTTP request from API Gateway, an EventBridge event, or one SQS message"
 PUBLISHED = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
 
 type Handler = Callable[[Any, Any], Any]
@@ -289,6 +290,48 @@ def test_a_session_timeout_goes_to_tavus_the_table_and_the_bus(
     assert json.loads(entry["Detail"])["status"] == "ended"
     assert entry["TraceHeader"] == "Root=1-2-3"
     assert offered == ["http/1.1"]
+
+
+def test_a_limit_is_set_by_a_deployment_with_a_timer_group(
+    authority: trustme.CA, ca_bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scheduler is called over TLS, and Tavus is not called at all. The same deployment still ends conversations."""
+    target = {"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default", "RoleArn": "arn:aws:iam::1:role/r"}
+    environ = HTTP_ONLY | {
+        "TIMER_GROUP_NAME": "limits",
+        "TIMER_TARGET": json.dumps(target),
+        "MAX_SESSION_SECONDS": "600",
+        "SSL_CERT_FILE": ca_bundle,
+    }
+    created = answer(200, b'{"ScheduleArn": "arn"}')
+    put = {"requestContext": {"http": {"method": "PUT"}}, "rawPath": PATH.replace("/end", "/timeout")}
+    with (
+        FaultServer(answer(404), tls=serving_tls(authority)) as tavus,
+        FaultServer(created, tls=serving_tls(authority)) as scheduler,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", scheduler.url)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        handler = bootstrap(environ | {"TAVUS_API_URL": tavus.url})
+        before = datetime.now(UTC).replace(microsecond=0)
+        response = handler(put, Context())
+        asked_before = tavus.connections
+        end = handler({"requestContext": {"http": {"method": "POST"}}, "rawPath": PATH}, Context())
+
+    ends_at = datetime.fromisoformat(json.loads(response["body"])["ends_at"])
+    assert timedelta(0) <= ends_at - before - timedelta(seconds=600) < timedelta(seconds=30)
+    [request] = scheduler.requests
+    schedule = json.loads(request.body)
+    assert schedule["ScheduleExpression"] == f"at({ends_at:%Y-%m-%dT%H:%M:%S})"
+    assert schedule["Target"]["RoleArn"] == target["RoleArn"]
+    assert (asked_before, end["statusCode"]) == (0, 404)
+
+
+def test_without_a_timer_group_the_path_of_a_limit_is_unknown() -> None:
+    put = {"requestContext": {"http": {"method": "PUT"}}, "rawPath": PATH.replace("/end", "/timeout")}
+
+    response = bootstrap(HTTP_ONLY)(put, Context())
+
+    assert (response["statusCode"], json.loads(response["body"])["reason"]) == (404, "unknown_path")
 
 
 def test_the_certificate_of_another_host_is_rejected(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import pytest
 import schemathesis
@@ -20,25 +23,43 @@ from schemathesis.config import SchemathesisConfig
 from werkzeug.test import Client
 
 from end_conversation.bootstrap import bootstrap
+from end_conversation.deadline import Clock
+from local.process import AWS_CLIENT
 from local.tavus import Tavus
-from tests.unit.fakes import Context
+from tests.unit.fakes import TIMER_SETTINGS, Context
 from tests.unit.fault_server import FaultServer, Peer, Reply, answer, hang, reset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 ROOT = Path(__file__).parents[2]
 OPENAPI = ROOT / "openapi.yaml"
 TAVUS_OPENAPI = Path(__file__).parent / "tavus-openapi.yaml"
 
-PATH = "/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
-SAMPLE_PATH = "/v2/deployments/d1234567890abcdef/conversations/c123456/end"
+PATH = "/v2/deployments/{deployment_id}/conversations/{conversation_id}"
+SAMPLE_PATH = "/v2/deployments/d1234567890abcdef/conversations/c123456"
 DOCUMENT = yaml.safe_load(OPENAPI.read_text())
-OPERATION = DOCUMENT["paths"][PATH]["post"]
 
 ABSENT = "(absent)"
 ENVELOPE = ("version", "id", "source", "detail-type", "account", "time", "region", "resources", "detail")
+
+
+def resolve(part: Any) -> Any:
+    """Replace each reference in a part of openapi.yaml by what it refers to."""
+    if isinstance(part, list):
+        return [resolve(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    target = DOCUMENT if "$ref" in part else {}
+    for step in part.get("$ref", "#").split("/")[1:]:
+        target = target[step]
+    return {name: resolve(member) for name, member in (target | part).items() if name != "$ref"}
+
+
+OPERATIONS = resolve(
+    {"end": DOCUMENT["paths"][f"{PATH}/end"]["post"], "timeout": DOCUMENT["paths"][f"{PATH}/timeout"]["put"]}
+)
 
 
 def sample(name: str) -> Any:
@@ -226,17 +247,28 @@ def test_a_wrong_result_is_invalid(changes: dict[str, Any]) -> None:
         check(changed("conversation-end-result", changes), "conversation-end-result")
 
 
-def end(tavus: Peer) -> None:
-    """Answer as Tavus does when it ends a conversation."""
-    conversation_id = tavus.request.path.split("/")[-2]
-    tavus.send(answer(200, json.dumps({"conversation_id": conversation_id, "status": "ended"}).encode()))
+def end(upstream: Peer) -> None:
+    """Answer as Tavus does when it ends a conversation, or as Scheduler when it creates a schedule."""
+    path = upstream.request.path
+    ended = {"conversation_id": path.split("/")[-2], "status": "ended"}
+    body = {"ScheduleArn": "arn"} if path.startswith("/schedules/") else ended
+    upstream.send(answer(200, json.dumps(body).encode()))
 
 
-def our_api(tavus: FaultServer, allowed: str = "*", remaining_ms: int = 3000) -> WSGIApplication:
-    """The handler between an HTTP API of API Gateway (payload 2.0) and Tavus."""
-    handler = bootstrap({"TAVUS_API_URL": tavus.url, "ALLOWED_DEPLOYMENT_IDS": allowed})
+def our_handler(upstream: FaultServer, allowed: str = "*") -> Callable[[Any, Any], Any]:
+    """The handler, with one server as Tavus and as Scheduler."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in AWS_CLIENT.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL_SCHEDULER", upstream.url)
+        return bootstrap({"TAVUS_API_URL": upstream.url, "ALLOWED_DEPLOYMENT_IDS": allowed, **TIMER_SETTINGS})
+
+
+def our_api(upstream: FaultServer, allowed: str = "*", remaining_ms: int = 3000) -> WSGIApplication:
+    """The handler behind an HTTP API of API Gateway (payload 2.0)."""
+    handler = our_handler(upstream, allowed)
     context = Context(remaining_ms, request_id="8f507e5b-6d1c-4c5e-9a53-0f8d3c1b2a47")
-    route = re.compile(PATH.replace("{", "(?P<").replace("}", ">[^/]+)"))
+    route = re.compile(PATH.replace("{", "(?P<").replace("}", ">[^/]+)") + "/(end|timeout)")
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
@@ -244,6 +276,8 @@ def our_api(tavus: FaultServer, allowed: str = "*", remaining_ms: int = 3000) ->
         event["rawPath"] = event["requestContext"]["http"]["path"] = path
         event["requestContext"]["http"]["method"] = environ["REQUEST_METHOD"]
         event["body"] = environ["wsgi.input"].read().decode("latin-1")
+        query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+        event["queryStringParameters"] = {name: ",".join(values) for name, values in query.items()}
         event["pathParameters"] = ids.groupdict() if (ids := route.fullmatch(path)) else None
         response = handler(event, context)
         status = HTTPStatus(response["statusCode"])
@@ -255,9 +289,9 @@ def our_api(tavus: FaultServer, allowed: str = "*", remaining_ms: int = 3000) ->
 
 @pytest.fixture(scope="module")
 def ending() -> Iterator[tuple[FaultServer, WSGIApplication]]:
-    """A Tavus that ends every conversation, and our API in front of it."""
-    with FaultServer(end) as tavus:
-        yield tavus, our_api(tavus)
+    """A Tavus that ends every conversation, a Scheduler that creates every schedule, and our API in front of them."""
+    with FaultServer(end) as upstream:
+        yield upstream, our_api(upstream)
 
 
 CONTRACT = schemathesis.openapi.from_path(
@@ -275,53 +309,84 @@ CONTRACT = schemathesis.openapi.from_path(
 
 @CONTRACT.parametrize()
 def test_every_answer_is_documented(case: schemathesis.Case[Any], ending: tuple[FaultServer, WSGIApplication]) -> None:
-    """For any request, the answer is as openapi.yaml says, and Tavus was called only if it is a 200."""
-    tavus, api = ending
-    tavus.requests.clear()
+    """For any request, the answer is as openapi.yaml says. Only for a 200, Tavus or Scheduler was called, and once."""
+    upstream, api = ending
+    upstream.requests.clear()
 
     response = case.call_and_validate(app=api)
 
-    calls = [(request.method, request.path) for request in tavus.requests]
-    assert calls == ([("POST", case.formatted_path)] if response.status_code == HTTPStatus.OK else [])
+    *_, deployment_id, _, conversation_id, operation = case.formatted_path.split("/")
+    schedule = hashlib.sha256(f"{deployment_id}/{conversation_id}".encode()).hexdigest()
+    path = {"end": case.formatted_path, "timeout": f"/schedules/{schedule}"}[operation]
+    calls = [(request.method, request.path) for request in upstream.requests]
+    assert calls == ([("POST", path)] if response.status_code == HTTPStatus.OK else [])
 
 
-ANSWERS: dict[str, tuple[str, Reply]] = {
-    "ended": (f"POST {SAMPLE_PATH}", end),
-    "unconfirmed": (f"POST {SAMPLE_PATH}", answer(200, b"{}")),
-    "invalid_id": ("POST /v2/deployments/d1234567890abcdef/conversations/../end", end),
-    "deployment_not_allowed": ("POST /v2/deployments/d2/conversations/c123456/end", end),
-    "not_found": (f"POST {SAMPLE_PATH}", answer(404)),
-    "unknown_path": ("POST /", end),
-    "method_not_allowed": (f"GET {SAMPLE_PATH}", end),
-    "tavus_rejected": (f"POST {SAMPLE_PATH}", answer(403)),
-    "tavus_throttled": (f"POST {SAMPLE_PATH}", answer(429)),
-    "tavus_error": (f"POST {SAMPLE_PATH}", answer(500)),
-    "tavus_unreachable": (f"POST {SAMPLE_PATH}", reset),
-    "tavus_timeout": (f"POST {SAMPLE_PATH}", hang),
+NOW = datetime(2026, 11, 25, 8, 27, 41, 207_000, UTC)
+END = f"POST {SAMPLE_PATH}/end"
+LIMIT = f"PUT {SAMPLE_PATH}/timeout?seconds=600"
+ANSWERS: dict[tuple[str, str], tuple[str, Reply]] = {
+    ("end", "ended"): (END, end),
+    ("end", "unconfirmed"): (END, answer(200, b"{}")),
+    ("end", "invalid_id"): ("POST /v2/deployments/d1234567890abcdef/conversations/../end", end),
+    ("end", "deployment_not_allowed"): ("POST /v2/deployments/d2/conversations/c123456/end", end),
+    ("end", "not_found"): (END, answer(404)),
+    ("end", "unknown_path"): ("POST /", end),
+    ("end", "method_not_allowed"): (f"GET {SAMPLE_PATH}/end", end),
+    ("end", "tavus_rejected"): (END, answer(403)),
+    ("end", "tavus_throttled"): (END, answer(429)),
+    ("end", "tavus_error"): (END, answer(500)),
+    ("end", "tavus_unreachable"): (END, reset),
+    ("end", "tavus_timeout"): (END, hang),
+    ("timeout", "limited"): (LIMIT, end),
+    ("timeout", "invalid_id"): ("PUT /v2/deployments/d1234567890abcdef/conversations/../timeout", end),
+    ("timeout", "invalid_seconds"): (f"PUT {SAMPLE_PATH}/timeout?seconds=59", end),
+    ("timeout", "deployment_not_allowed"): ("PUT /v2/deployments/d2/conversations/c123456/timeout", end),
+    ("timeout", "unknown_path"): ("PUT /", end),
+    ("timeout", "method_not_allowed"): (f"GET {SAMPLE_PATH}/timeout", end),
+    ("timeout", "timer_unavailable"): (LIMIT, answer(403)),
 }
-"""For the name of each example in openapi.yaml: the request and Tavus' reply that lead to it."""
+"""For each operation and name of an example in openapi.yaml: the request and the reply to us that lead to it."""
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_every_answer_is_its_example(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("operation", "name"), ANSWERS)
+def test_every_answer_is_its_example(operation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answer is its example in openapi.yaml, word for word, and has the documented headers."""
     monkeypatch.setattr("random.uniform", lambda low, high: low)  # no pause between two attempts
-    request_line, reply = ANSWERS[name]
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
+    request_line, reply = ANSWERS[operation, name]
     method, path = request_line.split()
 
-    with FaultServer(reply) as tavus:
-        api = our_api(tavus, "d1234567890abcdef", remaining_ms=1500 if reply is hang else 3000)
+    with FaultServer(reply) as upstream:
+        api = our_api(upstream, "d1234567890abcdef", remaining_ms=1500 if reply is hang else 3000)
         response = Client(api).open(path, method=method)
 
-    documented = OPERATION["responses"][str(response.status_code)]
+    documented = OPERATIONS[operation]["responses"][str(response.status_code)]
     assert documented["content"][response.content_type]["examples"][name]["value"] == response.get_json(force=True)
     assert documented.get("headers", {}).keys() <= dict(response.headers).keys()
 
 
 def test_every_documented_answer_is_given() -> None:
     """Every example in openapi.yaml is compared with an answer of the handler."""
-    contents = [content for response in OPERATION["responses"].values() for content in response["content"].values()]
-    assert sorted(name for content in contents for name in content.get("examples", {})) == sorted(ANSWERS)
+    examples = [
+        (name, example)
+        for name, operation in OPERATIONS.items()
+        for response in operation["responses"].values()
+        for content in response["content"].values()
+        for example in content.get("examples", {})
+    ]
+    assert sorted(examples) == sorted(ANSWERS)
+
+
+def test_limit_sample_schedules_the_session_timeout_of_its_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
+    with FaultServer(end) as scheduler:
+        our_handler(scheduler)(sample("limit"), Context())
+
+    [request] = scheduler.requests
+    schedule = json.loads(request.body)
+    assert schedule["ScheduleExpression"] == "at(2026-11-25T08:37:41)"
+    assert json.loads(schedule["Target"]["Input"]) == sample("session-timeout")["detail"]
 
 
 def test_openapi_document_is_valid() -> None:
@@ -331,21 +396,22 @@ def test_openapi_document_is_valid() -> None:
 @pytest.mark.parametrize(
     ("schema", "example"),
     [
-        pytest.param(content["schema"], example["value"], id=f"{status}-{name}")
-        for status, response in OPERATION["responses"].items()
+        pytest.param(content["schema"], example["value"], id=f"{operation}-{status}-{name}")
+        for operation, documented in OPERATIONS.items()
+        for status, response in documented["responses"].items()
         for content in response["content"].values()
         for name, example in content.get("examples", {"gateway": {"value": content.get("example")}}).items()
     ],
 )
 def test_every_example_is_valid(schema: dict[str, Any], example: Any) -> None:
     """The examples of API Gateway's own errors are, too."""
-    Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(example)
+    Draft202012Validator(schema).validate(example)
 
 
 def check_by_tavus_document(status: int, content_type: str, body: bytes) -> None:
     """Validate an answer by Tavus' own OpenAPI document. Raises OpenAPIError."""
     OpenAPI.from_file_path(str(TAVUS_OPENAPI)).validate_response(
-        MockRequest("https://tavusapi.com", "post", SAMPLE_PATH),
+        MockRequest("https://tavusapi.com", "post", f"{SAMPLE_PATH}/end"),
         MockResponse(body, status_code=status, content_type=content_type),
     )
 
@@ -354,7 +420,7 @@ def test_stand_in_answers_as_tavus_documents() -> None:
     """Our local stand-in for Tavus ends a conversation once. After that, the conversation is not found."""
     with Tavus() as tavus, urllib3.PoolManager() as http:
         tavus.start("d1234567890abcdef", "c123456")
-        answers = [http.request("POST", tavus.url + SAMPLE_PATH) for _ in range(2)]
+        answers = [http.request("POST", f"{tavus.url}{SAMPLE_PATH}/end") for _ in range(2)]
 
     assert [response.status for response in answers] == [200, 404]
     for response in answers:
@@ -371,11 +437,11 @@ def test_an_answer_that_tavus_does_not_document_is_invalid(status: int, body: by
 
 def test_our_200_is_that_of_tavus(ending: tuple[FaultServer, WSGIApplication]) -> None:
     """A client that changes the base URL makes the same request and reads the same members of the same 200."""
-    tavus_operation = yaml.safe_load(TAVUS_OPENAPI.read_text())["paths"][PATH]["post"]
+    tavus_operation = yaml.safe_load(TAVUS_OPENAPI.read_text())["paths"][f"{PATH}/end"]["post"]
 
-    response = Client(ending[1]).post(SAMPLE_PATH)
+    response = Client(ending[1]).post(f"{SAMPLE_PATH}/end")
 
     check_by_tavus_document(response.status_code, response.content_type, response.data)
-    assert OPERATION["operationId"] == tavus_operation["operationId"]
+    assert OPERATIONS["end"]["operationId"] == tavus_operation["operationId"]
     tavus_200 = tavus_operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert response.get_json().keys() == tavus_200["properties"].keys()

@@ -213,6 +213,19 @@ def test_an_event_without_an_id_keeps_the_request_id_of_its_first_invocation(bod
     assert door.published[0]["trigger"]["id"] == request_id
 
 
+def test_a_dead_letter_of_a_schedule_ends_the_conversation() -> None:
+    """It is the detail of the event that the schedule could not put on the bus."""
+    door, dead_letter = Door(), message(json.dumps(session_timeout()["detail"]))
+    attributes = {"SCHEDULE_ARN": {"stringValue": "arn"}, "EXECUTION_ID": {"stringValue": "e1"}}
+    dead_letter["Records"][0]["messageAttributes"] = attributes
+
+    door(dead_letter)
+
+    assert door.ended == [Conversation("d1234567890abcdef", "c123456")]
+    trigger = door.published[0]["trigger"]
+    assert trigger == {"id": "e1", "source": None, "detail_type": None, "time": None}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -224,6 +237,7 @@ def test_an_event_without_an_id_keeps_the_request_id_of_its_first_invocation(bod
         "7",
         "{}",
         json.dumps({"detail": session_timeout()["detail"]}),
+        json.dumps(session_timeout()["detail"]),
         json.dumps({"requestPayload": None}),
         json.dumps({"requestPayload": json.dumps(session_timeout())}),
         json.dumps({"requestPayload": {"detail": session_timeout()["detail"]}}),
@@ -236,7 +250,7 @@ def test_any_other_message_is_unsupported(body: str) -> None:
     """The error leaves the message in its queue, as it is."""
     door = Door()
 
-    with pytest.raises(UnsupportedEvent, match="^the SQS message holds neither an EventBridge event nor Lambda's "):
+    with pytest.raises(UnsupportedEvent, match="^the SQS message holds no event, "):
         door(message(body))
 
     assert (door.ended, door.published) == ([], [])

@@ -497,7 +497,7 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
                 raise RuntimeError("can't start new thread")
             super().start()
 
-    monkeypatch.setattr(tavus, "Thread", Refused)
+    monkeypatch.setattr("end_conversation.deadline.Thread", Refused)
 
 
 def test_without_threads_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""Malformed and malicious ids: none of them reaches Tavus, through any trigger and in either place."""
+"""Malformed and malicious ids: none of them reaches Tavus or Scheduler, through any trigger and in either place."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from moto import mock_aws
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import InvalidEvent
-from tests.unit.fakes import Context
+from tests.unit.fakes import TIMER_SETTINGS, Context
 from tests.unit.fault_server import FaultServer, answer
 
 if TYPE_CHECKING:
@@ -69,18 +70,20 @@ def sample(name: str, **changes: Any) -> dict[str, Any]:
     return event | changes
 
 
-def path(ids: Ids) -> str:
-    return f"/v2/deployments/{ids['deployment_id']}/conversations/{ids['conversation_id']}/end"
+def path(ids: Ids, operation: str = "end") -> str:
+    return f"/v2/deployments/{ids['deployment_id']}/conversations/{ids['conversation_id']}/{operation}"
 
 
 BY_PARAMETERS: dict[str, Callable[[Ids], dict[str, Any]]] = {
     "payload 2.0": lambda ids: sample("http-api", pathParameters=ids),
     "payload 1.0": lambda ids: sample("rest-api", pathParameters=ids),
+    "timer": lambda ids: sample("limit", pathParameters=ids),
 }
 BY_PATH: dict[str, Callable[[Ids], dict[str, Any]]] = {
     "payload 2.0": lambda ids: sample("http-api", pathParameters=None, rawPath=path(ids)),
     "payload 1.0": lambda ids: sample("rest-api", pathParameters=None, path=path(ids)),
     "function URL": lambda ids: sample("function-url", rawPath=path(ids)),
+    "timer": lambda ids: sample("limit", pathParameters=None, rawPath=path(ids, "timeout")),
 }
 
 either_place = pytest.mark.parametrize("place", ["deployment_id", "conversation_id"])
@@ -92,17 +95,19 @@ def ids_with(hostile: Any, place: str) -> Ids:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    """Stands in for Tavus, and remembers every request."""
+    """Stands in for Tavus and for Scheduler, and remembers every request."""
     with FaultServer(answer(404)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def handler(server: FaultServer) -> Iterator[Handler]:
-    """The composed handler, for requests and for events."""
+    """The composed handler, for requests, timers and events."""
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        yield bootstrap({"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "default"})
+        patch.setenv("AWS_ENDPOINT_URL_SCHEDULER", server.url)
+        environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "default"}
+        yield bootstrap(environ | TIMER_SETTINGS)
 
 
 @pytest.fixture(autouse=True)
@@ -160,8 +165,12 @@ def test_an_event_with_a_hostile_id_is_invalid(handler: Handler, server: FaultSe
     ],
     ids=[*(f"{name} by parameters" for name in BY_PARAMETERS), *(f"{name} by path" for name in BY_PATH), "event"],
 )
-def test_valid_ids_reach_tavus_once(handler: Handler, server: FaultServer, event: dict[str, Any]) -> None:
-    """Without this, the tests above would pass if no request ever reached Tavus."""
+def test_valid_ids_reach_tavus_or_scheduler_once(handler: Handler, server: FaultServer, event: dict[str, Any]) -> None:
+    """Without this, the tests above would pass if no request ever reached them."""
     handler(event, Context())
 
-    assert [request.path for request in server.requests] == ["/v2/deployments/d1/conversations/c1/end"]
+    timer = event.get("routeKey", "").startswith("PUT")
+    expected = (
+        f"/schedules/{hashlib.sha256(b'd1/c1').hexdigest()}" if timer else path(ids_with("c1", "conversation_id"))
+    )
+    assert [request.path for request in server.requests] == [expected]

@@ -23,7 +23,7 @@ from end_conversation.ending import EndRecorded
 from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from end_conversation.events import EventDoor
 from end_conversation.tavus import BACKOFF_SECONDS, MAX_ATTEMPTS, MIN_ATTEMPT_SECONDS, TavusClient
-from tests.unit.fakes import Context, FakeClock, FakeRecord, FakeTelemetry
+from tests.unit.fakes import TIMER_SETTINGS, Context, FakeClock, FakeRecord, FakeTelemetry
 from tests.unit.fault_server import FaultServer, Peer, answer
 
 if TYPE_CHECKING:
@@ -259,18 +259,33 @@ values = st.recursive(
 )
 right_parameters = st.fixed_dictionaries({"deployment_id": right_ids, "conversation_id": right_ids})
 parameters = right_parameters | st.fixed_dictionaries({}, optional={"deployment_id": values, "conversation_id": values})
-paths = st.builds("{}/v2/deployments/{}/conversations/{}/end{}".format, st.just("") | ids, ids, ids, st.just("") | ids)
-methods = st.sampled_from(["POST", "GET", "post"]) | values
-right_requests = right_parameters.map(
-    lambda ids: {"requestContext": {"http": {"method": "POST"}}, "pathParameters": ids, "rawPath": "/end"},
-)
-requests = right_requests | st.fixed_dictionaries(
+operations = st.sampled_from(["end", "timeout"])
+around = st.just("") | ids
+paths = st.builds("{}/v2/deployments/{}/conversations/{}/{}{}".format, around, ids, ids, operations, around)
+methods = st.sampled_from(["POST", "PUT", "GET", "post"]) | values
+seconds = st.sampled_from(["60", "0600", "9" * 5000]) | st.from_regex("[-+ 0-9_.,e]{0,5}", fullmatch=True) | values
+queries = st.fixed_dictionaries({}, optional={"seconds": seconds | st.lists(seconds, max_size=2)}) | values
+
+
+def http_request(target: tuple[Any, str], ids: Any, query: Any) -> dict[str, Any]:
+    """A request of an HTTP API for a method and a path."""
+    method, path = target
+    context = {"http": {"method": method}}
+    return {"requestContext": context, "rawPath": path, "pathParameters": ids, "queryStringParameters": query}
+
+
+right_targets = st.sampled_from([("POST", "/end"), ("PUT", "/timeout")])
+right_requests = st.builds(http_request, right_targets, right_parameters, queries)
+near_requests = st.builds(http_request, st.tuples(methods, paths), parameters | st.none(), queries)
+other_requests = st.fixed_dictionaries(
     {"requestContext": st.builds(lambda method: {"http": {"method": method}}, methods) | values},
     optional={
         "pathParameters": parameters | values,
         "rawPath": paths | values,
         "path": paths | values,
         "httpMethod": methods,
+        "queryStringParameters": queries,
+        "multiValueQueryStringParameters": queries,
         "headers": values,
         "body": values,
         "isBase64Encoded": values,
@@ -280,6 +295,7 @@ requests = right_requests | st.fixed_dictionaries(
         "routeArn": values,
     },
 )
+requests = right_requests | near_requests | other_requests
 right_events = right_parameters.map(lambda ids: {"detail-type": "Session Timeout", "detail": ids})
 events = right_events | st.fixed_dictionaries(
     {"detail-type": st.sampled_from(["Session Timeout", "Conversation End Result"]) | values},
@@ -311,7 +327,7 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture(scope="module")
 def handlers(server: FaultServer) -> Iterator[dict[str, Handler]]:
     """The handler as on Lambda, by the name of its event bus."""
-    environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*"}
+    environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", **TIMER_SETTINGS}
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
         yield {
@@ -348,6 +364,25 @@ def test_every_request_is_answered(handlers: dict[str, Handler], event: dict[str
     assert isinstance(json.loads(response["body"]), dict)
     assert response["isBase64Encoded"] is False
     json.dumps(response).encode()
+
+
+@properties
+@given(queries, st.booleans())
+def test_a_query_sets_a_limit_or_is_invalid(handlers: dict[str, Handler], query: Any, lists_values: bool) -> None:
+    """Without `seconds`, or with a plain whole number of 60 or more, there is a limit. A REST API lists all values."""
+    kind = "multiValueQueryStringParameters" if lists_values else "queryStringParameters"
+    request = http_request(("PUT", "/timeout"), {"deployment_id": "d1", "conversation_id": "c1"}, None)
+
+    response = handlers[""](request | {kind: query}, Context())
+
+    texts = ["3600"]
+    if isinstance(query, dict) and "seconds" in query:
+        texts = query["seconds"] if lists_values else [query["seconds"]]
+    match texts:
+        case [str(text)] if re.fullmatch("[6-9][0-9]|[1-9][0-9]{2,}", text):
+            assert response["statusCode"] == 200
+        case _:
+            assert (response["statusCode"], json.loads(response["body"])["reason"]) == (400, "invalid_seconds")
 
 
 @properties

@@ -16,12 +16,14 @@ def test_the_allow_list_is_the_only_setting_without_a_default() -> None:
     assert settings.event_bus_name is None
     assert settings.result_source == "tavus.conversations"
     assert settings.ended_table_name is None
+    assert (settings.timer_group_name, settings.max_session_seconds) == (None, 3600)
     assert (settings.ssl_cert_file, settings.aws_ca_bundle) == (None, None)
 
 
 def test_empty_variables_count_as_unset() -> None:
     """CloudFormation passes an empty parameter as an empty variable."""
-    names = ("TAVUS_API_URL", "TAVUS_ORIGIN", "EVENT_BUS_NAME", "RESULT_SOURCE", "ENDED_TABLE_NAME")
+    names = ["TAVUS_API_URL", "TAVUS_ORIGIN", "EVENT_BUS_NAME", "RESULT_SOURCE", "ENDED_TABLE_NAME"]
+    names += ["TIMER_GROUP_NAME", "TIMER_TARGET", "MAX_SESSION_SECONDS"]
 
     assert Settings.read(ALLOWED | dict.fromkeys(names, "")) == Settings.read(ALLOWED)
 
@@ -79,6 +81,19 @@ WRONG_ORIGINS = [
     f"https://{'a' * 64}.example",
 ]
 
+TARGET = '{"Arn": "arn:bus", "RoleArn": "arn:role", "RetryPolicy": {}}'
+WRONG_TARGETS = [
+    "secret",
+    "[]",
+    "{}",
+    "null",
+    "[" * 100_000,
+    '{"Arn": "arn:bus"}',
+    '{"Arn": "arn:bus", "RoleArn": null}',
+    '{"Arn": "arn:bus", "RoleArn": ""}',
+    '{"Arn": "arn:bus", "RoleArn": "arn:role", "Input": "{}"}',
+]
+
 
 @pytest.mark.parametrize(
     ("variable", "value"),
@@ -104,6 +119,10 @@ WRONG_ORIGINS = [
         ("RESULT_SOURCE", "my source"),
         ("ENDED_TABLE_NAME", "x"),
         ("ENDED_TABLE_NAME", "my table"),
+        ("TIMER_GROUP_NAME", "my group"),
+        ("TIMER_GROUP_NAME", "g" * 65),
+        *(("TIMER_TARGET", target) for target in WRONG_TARGETS),
+        *(("MAX_SESSION_SECONDS", junk) for junk in ["59", "86401", "060", "60.0", "-60", "+60", " 60", "60\n", "1h"]),
     ],
 )
 def test_a_wrong_setting_is_named_but_not_quoted(variable: str, value: str) -> None:
@@ -131,6 +150,23 @@ def test_a_table_is_a_name_or_an_arn(table: str) -> None:
     assert Settings.read(ALLOWED | {"ENDED_TABLE_NAME": table}).ended_table_name == table
 
 
+def test_a_timer_target_is_json() -> None:
+    settings = Settings.read(ALLOWED | {"TIMER_GROUP_NAME": "limits", "TIMER_TARGET": TARGET})
+
+    assert settings.timer_group_name == "limits"
+    assert settings.timer_target == {"Arn": "arn:bus", "RoleArn": "arn:role", "RetryPolicy": {}}
+
+
+def test_a_timer_group_needs_a_timer_target() -> None:
+    with pytest.raises(InvalidSetting, match="^TIMER_TARGET must be "):
+        Settings.read(ALLOWED | {"TIMER_GROUP_NAME": "limits"})
+
+
+@pytest.mark.parametrize("seconds", [60, 3600, 86_400])
+def test_the_longest_session_takes_a_minute_to_a_day(seconds: int) -> None:
+    assert Settings.read(ALLOWED | {"MAX_SESSION_SECONDS": str(seconds)}).max_session_seconds == seconds
+
+
 @pytest.mark.parametrize("origin", ["https://www.example.com", "http://shop.example:8080"])
 def test_the_sent_origin_is_used_as_it_is(origin: str) -> None:
     assert Settings.read(ALLOWED | {"TAVUS_ORIGIN": origin}).tavus_origin == origin
@@ -146,6 +182,9 @@ def test_the_sent_origin_is_used_as_it_is(origin: str) -> None:
         ("EVENT_BUS_NAME", "my bus", "must be the name or ARN of an event bus"),
         ("RESULT_SOURCE", "aws.x", "must be an event source not starting with 'aws.'"),
         ("ENDED_TABLE_NAME", "x", "must be the name or ARN of a DynamoDB table"),
+        ("TIMER_GROUP_NAME", "my group", "must be the name of a schedule group"),
+        ("TIMER_TARGET", "x", "must be a schedule's Target in JSON: with Arn and RoleArn, and without Input"),
+        ("MAX_SESSION_SECONDS", "x", "must be a whole number from 60 to 86400"),
     ],
 )
 def test_the_error_says_what_the_setting_must_be(variable: str, value: str, sentence: str) -> None:

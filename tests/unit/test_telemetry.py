@@ -187,6 +187,25 @@ def test_a_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, m
     assert set(units(metrics).values()) == {"Count"}
 
 
+@pytest.mark.parametrize(
+    ("status", "argument", "expected"),
+    [
+        ("armed", "2026-11-25T08:37:41Z", {"level": "INFO", "ends_at": "2026-11-25T08:37:41Z"}),
+        ("timer_failed", "ThrottlingException", {"level": "ERROR", "reason": "ThrottlingException"}),
+    ],
+)
+def test_a_limit_is_one_log_line_and_a_count(
+    capture: Capture, status: str, argument: str, expected: dict[str, str]
+) -> None:
+    deadline = Deadline(CLOCK, 10, 5)
+
+    [line], metrics = capture(lambda telemetry: getattr(telemetry, status)(CONVERSATION, argument, deadline))
+
+    ids = {"trigger": "timer", "deployment_id": "d1", "conversation_id": "c1", "status": status, "duration_ms": 0}
+    assert {name: line[name] for name in ids | expected} == ids | expected
+    assert (metrics["trigger"], metrics[status]) == ("timer", [1.0])
+
+
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
 def test_the_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
     """The average of `tavus_answered` is the share of calls that Tavus answered."""
@@ -325,13 +344,15 @@ def test_an_answer_survives_failing_metrics_or_logs(
     assert ('"ended":[1.0]' in out) is broken.startswith("Logger")
 
 
-@pytest.mark.parametrize("broken", ["Metrics.add_metric", "Logger.warning", "Logger.error"])
+@pytest.mark.parametrize("broken", ["Metrics.add_metric", "Logger.info", "Logger.warning", "Logger.error"])
 def test_no_report_raises(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     monkeypatch.setattr(f"aws_lambda_powertools.{broken}", Mock(side_effect=RuntimeError))
 
     telemetry.invalid("http", "invalid_id")
     telemetry.record_failed("Throttling")
     telemetry.publish_failed("Throttling")
+    telemetry.armed(CONVERSATION, "2026-11-25T08:37:41Z", Deadline(CLOCK, 10, 5))
+    telemetry.timer_failed(CONVERSATION, "Throttling", Deadline(CLOCK, 10, 5))
 
 
 @pytest.mark.parametrize("junk", ["", "perhaps"])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
     from end_conversation.deadline import Clock, Deadline
 
@@ -45,7 +46,9 @@ RETRYABLE_CODES = _FAILED | _TIMED_OUT | _THROTTLED | _OVER_CAPACITY | _IN_CONFL
 def create_client(service: Literal["dynamodb"], tls: ssl.SSLContext) -> DynamoDBClient: ...
 @overload
 def create_client(service: Literal["events"], tls: ssl.SSLContext) -> EventBridgeClient: ...
-def create_client(service: Literal["dynamodb", "events"], tls: ssl.SSLContext) -> object:
+@overload
+def create_client(service: Literal["scheduler"], tls: ssl.SSLContext) -> EventBridgeSchedulerClient: ...
+def create_client(service: Literal["dynamodb", "events", "scheduler"], tls: ssl.SSLContext) -> object:
     """Create a boto3 client that tries once and connects with this TLS context.
 
     botocore's own HTTP session loads a CA bundle for each connection, which takes longer than the whole rest of a

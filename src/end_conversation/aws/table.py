@@ -41,7 +41,7 @@ class EndedTable:
         """Return what is recorded of a conversation, read consistently. None if that is nothing, or on failure."""
         response = self._call(
             lambda: self._client.get_item(
-                TableName=self._name, Key={"conversation": _serialize(_key(conversation))}, ConsistentRead=True
+                TableName=self._name, Key={"conversation": _serialize(conversation.key)}, ConsistentRead=True
             ),
             deadline,
         )
@@ -56,7 +56,7 @@ class EndedTable:
     def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Store an `ended` or `unconfirmed` result. `ended` is never replaced by `unconfirmed`."""
         attributes = {
-            "conversation": _key(conversation),
+            "conversation": conversation.key,
             "status": result.status,
             "reason": result.reason,
             "decided_at": result.decided_at.isoformat(),
@@ -85,10 +85,6 @@ class EndedTable:
             if error.kind != "ConditionalCheckFailedException":
                 self._report_failure(error.kind)
             return None
-
-
-def _key(conversation: Conversation) -> str:
-    return f"{conversation.deployment_id}/{conversation.conversation_id}"
 
 
 def _result(item: dict[str, Any]) -> Result:

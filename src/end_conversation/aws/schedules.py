@@ -1,0 +1,104 @@
+"""The EventBridge Scheduler group that holds one schedule for each conversation with a limit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, call_with_retry
+from end_conversation.deadline import ThreadNotStarted, run_with_timeout
+from end_conversation.errors import AwsCallFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
+
+    from end_conversation.conversation import Conversation
+    from end_conversation.deadline import Clock, Deadline
+
+_AT = "at(%Y-%m-%dT%H:%M:%S)"
+
+
+class Schedules:
+    """Keeps one-time schedules in a group. `target` is the Target of each schedule, without its Input."""
+
+    def __init__(self, client: EventBridgeSchedulerClient, group: str, target: Mapping[str, Any], clock: Clock) -> None:
+        self._client = client
+        self._group = group
+        self._target = target
+        self._clock = clock
+
+    def set_end(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime:
+        """Let a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
+
+        Returns the end that stands. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
+        """
+        schedule = self._schedule(conversation, end)
+        try:
+            # A worker thread is needed because somebody waits for the answer, and Scheduler can send it byte by byte.
+            return run_with_timeout(
+                lambda: call_with_retry(lambda: self._set_end(schedule, end, deadline), deadline, self._clock),
+                deadline.left(),
+            )
+        except (TimeoutError, ThreadNotStarted) as error:
+            raise AwsCallFailed(type(error).__name__, retryable=False) from None
+
+    def _set_end(self, schedule: dict[str, Any], end: datetime, deadline: Deadline) -> datetime:
+        try:
+            _expect_arn(self._client.create_schedule(**schedule))
+        except self._client.exceptions.ConflictException:
+            pass
+        else:
+            return end
+        try:
+            return self._shorten(schedule, end, deadline)
+        # It has just fired and deleted itself, or another request is changing it. Both pass.
+        except (
+            self._client.exceptions.ConflictException,
+            self._client.exceptions.ResourceNotFoundException,
+        ) as error:
+            raise AwsCallFailed(error.response["Error"]["Code"], retryable=True) from None
+
+    def _shorten(self, schedule: dict[str, Any], end: datetime, deadline: Deadline) -> datetime:
+        # An update cannot be conditional, so another request that has read the same end may replace ours by a later
+        # one. The second look finds that out, unless the other request takes longer than the pause.
+        for _ in range(2):
+            _expect_time_for_a_try(deadline)
+            found = self._client.get_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
+            known = datetime.strptime(found["ScheduleExpression"], _AT).replace(tzinfo=UTC)
+            if known <= end:
+                return known
+            _expect_time_for_a_try(deadline)
+            # Scheduler resets whatever an update leaves out.
+            _expect_arn(self._client.update_schedule(**schedule))
+            self._clock.sleep(PAUSE_SECONDS)
+        return end
+
+    def _schedule(self, conversation: Conversation, end: datetime) -> dict[str, Any]:
+        detail = {"deployment_id": conversation.deployment_id, "conversation_id": conversation.conversation_id}
+        return {
+            "GroupName": self._group,
+            # A name has up to 64 characters, which the two ids together can exceed.
+            "Name": hashlib.sha256(conversation.key.encode()).hexdigest(),
+            "Description": conversation.key,
+            "ScheduleExpression": end.strftime(_AT),
+            "ScheduleExpressionTimezone": "UTC",
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "ActionAfterCompletion": "DELETE",
+            "State": "ENABLED",
+            "Target": {**self._target, "Input": json.dumps(detail)},
+        }
+
+
+def _expect_arn(answer: Mapping[str, Any]) -> None:
+    # botocore takes a truncated 200 for an empty answer.
+    if "ScheduleArn" not in answer:
+        raise AwsCallFailed("IncompleteAnswer", retryable=True)
+
+
+def _expect_time_for_a_try(deadline: Deadline) -> None:
+    if deadline.left() < TRY_SECONDS:
+        raise AwsCallFailed("NoTimeLeft", retryable=False)

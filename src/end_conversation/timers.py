@@ -1,0 +1,100 @@
+"""The timer door: gives a conversation a limit, by a schedule that puts its session timeout on the bus."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+
+from end_conversation.ending import refuse_deployment
+from end_conversation.errors import AwsCallFailed
+from end_conversation.http import RETRY_AFTER_SECONDS, answer, problem, success
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from datetime import datetime
+
+    from end_conversation.conversation import Conversation
+    from end_conversation.deadline import Clock, Deadline
+    from end_conversation.http import Request
+    from end_conversation.telemetry import Telemetry, Trigger
+
+MIN_SECONDS = 60  # EventBridge Scheduler is precise to a minute
+
+
+class Schedule(Protocol):
+    """Lets a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
+
+    Returns the end that stands. Raises AwsCallFailed.
+    """
+
+    def __call__(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime: ...
+
+
+class TimerDoor:
+    """Answers PUT …/timeout. Bad input is answered and never raises."""
+
+    trigger: Trigger = "timer"
+    method = "PUT"
+    max_seconds: float = 4.5  # with the rest of an invocation, the caller has an answer within 5 s
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        max_session_seconds: int,
+        allowed_deployment_ids: Container[str],
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> None:
+        self._schedule = schedule
+        self._max_session_seconds = max_session_seconds
+        self._allowed = allowed_deployment_ids
+        self._telemetry = telemetry
+        self._clock = clock
+
+    def __call__(self, request: Request) -> dict[str, Any]:
+        """Set the limit of one conversation. Without `seconds` in the query, it is the longest allowed one."""
+        conversation, deadline = request.conversation, request.deadline
+        ids = {"request_id": request.request_id, "conversation_id": conversation.conversation_id}
+        if conversation.deployment_id not in self._allowed:
+            result = refuse_deployment(self._clock)
+            self._telemetry.result(self.trigger, conversation, result, deadline)
+            return answer(request, result)
+        seconds = _seconds(request.event, self._max_session_seconds)
+        if seconds is None:
+            self._telemetry.invalid(self.trigger, "invalid_seconds")
+            detail = f"seconds must be one whole number, {MIN_SECONDS} or more."
+            return problem(HTTPStatus.BAD_REQUEST, None, reason="invalid_seconds", detail=detail, **ids)
+        end = self._clock.now().replace(microsecond=0) + timedelta(seconds=seconds)
+        try:
+            end = self._schedule(conversation, end, deadline)
+        except AwsCallFailed as error:
+            self._telemetry.timer_failed(conversation, error.kind, deadline)
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            detail = "AWS did not confirm the limit. Try again later."
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, headers, reason="timer_unavailable", detail=detail, **ids)
+        ends_at = f"{end:%Y-%m-%dT%H:%M:%SZ}"
+        self._telemetry.armed(conversation, ends_at, deadline)
+        return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": ends_at})
+
+
+def _seconds(event: dict[str, Any], max_seconds: int) -> int | None:
+    """Return `seconds` of the query, held to the maximum. None if it is invalid.
+
+    If it is repeated, a REST API lists all values, and an HTTP API or a Function URL joins them by commas.
+    """
+    match event:
+        case {"multiValueQueryStringParameters": {"seconds": [value]}}:
+            pass
+        case {"multiValueQueryStringParameters": {"seconds": _}}:
+            return None
+        case {"queryStringParameters": {"seconds": value}}:
+            pass
+        case _:
+            return max_seconds
+    if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]*", value):
+        return None
+    # A number of more than 4,300 digits cannot be converted.
+    seconds = max_seconds if len(value) > len(str(max_seconds)) else min(int(value), max_seconds)
+    return seconds if seconds >= MIN_SECONDS else None

@@ -1,0 +1,206 @@
+"""The timer door: which limits it sets, and what it answers."""
+
+import json
+from collections.abc import Container
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from end_conversation.conversation import Conversation, Reason, Status
+from end_conversation.deadline import Deadline
+from end_conversation.errors import AwsCallFailed
+from end_conversation.http import HttpDoor
+from end_conversation.timers import TimerDoor
+from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+
+PATH = "/v2/deployments/d1/conversations/c1/timeout"
+NOW = FakeClock().now()
+
+
+class Door:
+    """The HTTP door with the timer door behind it, and fakes of all that they use."""
+
+    def __init__(self, max_session_seconds: int = 3600, allowed: Container[str] = frozenset({"d1"})) -> None:
+        self.failure: AwsCallFailed | None = None
+        self.known: datetime | None = None
+        self.scheduled: list[tuple[Conversation, datetime]] = []
+        self.seconds: list[float] = []
+        self.telemetry = FakeTelemetry()
+        timer = TimerDoor(self._schedule, max_session_seconds, allowed, self.telemetry, FakeClock())
+        self._door = HttpDoor({"timeout": timer}, self.telemetry, FakeClock())
+
+    def __call__(self, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
+        return self._door(event, Context(remaining_ms, request_id="r1"))
+
+    def _schedule(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime:
+        self.scheduled.append((conversation, end))
+        self.seconds.append(deadline.left())
+        if self.failure is not None:
+            raise self.failure
+        return self.known or end
+
+
+def request(seconds: Any = None, path: str = PATH, method: str = "PUT", **members: Any) -> dict[str, Any]:
+    query = {} if seconds is None else {"queryStringParameters": {"seconds": seconds}}
+    return {"requestContext": {"http": {"method": method}}, "rawPath": path, **query, **members}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "set_to"),
+    [(None, 3600), ("60", 60), ("600", 600), ("3600", 3600), ("3601", 3600), ("9" * 10_000, 3600)],
+)
+def test_a_limit_is_set_in_so_many_seconds(seconds: str | None, set_to: int) -> None:
+    """It is held to the maximum, which it also is without `seconds`."""
+    door = Door()
+
+    answer = door(request(seconds))
+
+    end = NOW + timedelta(seconds=set_to)
+    assert door.scheduled == [(Conversation("d1", "c1"), end)]
+    assert answer["statusCode"] == 200
+    assert answer["headers"] == {"Cache-Control": "no-store", "Content-Type": "application/json"}
+    assert json.loads(answer["body"]) == {"conversation_id": "c1", "ends_at": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+    assert door.telemetry.timers == [("armed", f"{end:%Y-%m-%dT%H:%M:%SZ}")]
+
+
+def test_the_answer_names_the_end_that_stands() -> None:
+    door = Door()
+    door.known = datetime(2026, 11, 25, 8, 37, 41, tzinfo=UTC)
+
+    assert json.loads(door(request("600"))["body"])["ends_at"] == "2026-11-25T08:37:41Z"
+
+
+@pytest.mark.parametrize("query", [None, {}, {"second": "60"}, "seconds=60"])
+def test_a_query_without_seconds_asks_for_the_maximum(query: Any) -> None:
+    door = Door(max_session_seconds=60)
+
+    assert door(request(queryStringParameters=query, multiValueQueryStringParameters=query))["statusCode"] == 200
+    assert [end for _, end in door.scheduled] == [NOW + timedelta(seconds=60)]
+
+
+JUNK = [
+    "",
+    "0",
+    "59",
+    "-60",
+    "+60",
+    "60.0",
+    "6e2",
+    " 60",
+    "60 ",
+    "60\n",
+    "060",
+    "0x3c",
+    "\uff16\uff10",
+    "sixty",
+    "60,60",
+    60,
+    None,
+]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *({"queryStringParameters": {"seconds": junk}} for junk in JUNK),
+        *({"multiValueQueryStringParameters": {"seconds": [junk]}} for junk in JUNK),
+        {"multiValueQueryStringParameters": {"seconds": ["60", "60"]}, "queryStringParameters": {"seconds": "60"}},
+        {"multiValueQueryStringParameters": {"seconds": []}},
+        {"multiValueQueryStringParameters": {"seconds": "60"}},
+    ],
+)
+def test_anything_but_one_whole_number_of_60_or_more_is_invalid(query: dict[str, Any]) -> None:
+    """Scheduler is not asked, and the value is not repeated."""
+    door = Door()
+
+    answer = door(request(**query))
+
+    assert door.scheduled == []
+    assert answer["statusCode"] == 400
+    assert json.loads(answer["body"]) == {
+        "type": "about:blank",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "seconds must be one whole number, 60 or more.",
+        "reason": "invalid_seconds",
+        "request_id": "r1",
+        "conversation_id": "c1",
+    }
+    assert door.telemetry.invalids == [("timer", "invalid_seconds")]
+
+
+def test_a_rest_api_passes_the_seconds_as_a_list() -> None:
+    door = Door()
+
+    assert door(request(multiValueQueryStringParameters={"seconds": ["60"]}))["statusCode"] == 200
+    assert [end for _, end in door.scheduled] == [NOW + timedelta(seconds=60)]
+
+
+def test_a_deployment_that_is_not_allowed_is_a_403_as_for_an_end() -> None:
+    door = Door(allowed=frozenset({"d2"}))
+
+    answer = door(request("junk"))
+
+    assert door.scheduled == []
+    assert answer["statusCode"] == 403
+    problem = json.loads(answer["body"])
+    assert (problem["reason"], problem["conversation_id"]) == ("deployment_not_allowed", "c1")
+    [(trigger, result)] = door.telemetry.results
+    assert (trigger, result.status, result.reason) == ("timer", Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "reason"),
+    [
+        (request(method="POST"), 405, "method_not_allowed"),
+        (request(method="DELETE"), 405, "method_not_allowed"),
+        (request(path=PATH.replace("c1", "..")), 400, "invalid_id"),
+    ],
+)
+def test_method_and_ids_are_checked_as_for_an_end(event: dict[str, Any], status: int, reason: str) -> None:
+    door = Door()
+
+    answer = door(event)
+
+    assert door.scheduled == []
+    assert (answer["statusCode"], json.loads(answer["body"])["reason"]) == (status, reason)
+    assert answer["headers"].get("Allow") == ("PUT" if status == 405 else None)
+    assert door.telemetry.invalids == [("timer", reason)]
+
+
+def test_a_scheduler_that_fails_is_a_503_to_be_tried_again() -> None:
+    """The answer does not say what AWS said, but the log does."""
+    door = Door()
+    door.failure = AwsCallFailed("ServiceQuotaExceededException", retryable=False)
+
+    answer = door(request("600"))
+
+    assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "5")
+    assert json.loads(answer["body"]) == {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "AWS did not confirm the limit. Try again later.",
+        "reason": "timer_unavailable",
+        "request_id": "r1",
+        "conversation_id": "c1",
+    }
+    assert door.telemetry.timers == [("timer_failed", "ServiceQuotaExceededException")]
+
+
+@pytest.mark.parametrize(("remaining_ms", "seconds"), [(2_000, 2), (10_000, 4.5)])
+def test_an_answer_takes_less_than_five_seconds(remaining_ms: int, seconds: float) -> None:
+    door = Door()
+
+    door(request(), remaining_ms)
+
+    assert door.seconds == [seconds]
+
+
+def test_without_a_timer_door_the_path_is_unknown() -> None:
+    telemetry = FakeTelemetry()
+
+    answer = HttpDoor({}, telemetry, FakeClock())(request(), Context())
+
+    assert (answer["statusCode"], json.loads(answer["body"])["reason"]) == (404, "unknown_path")

@@ -45,7 +45,7 @@ NOTHING = {"Ref": "AWS::NoValue"}
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
     """The properties of every resource of a type, by logical id."""
-    return {name: found["Properties"] for name, found in TEMPLATE["Resources"].items() if found["Type"] == kind}
+    return {name: found.get("Properties", {}) for name, found in TEMPLATE["Resources"].items() if found["Type"] == kind}
 
 
 FUNCTIONS = of_type("AWS::Serverless::Function")
@@ -256,11 +256,13 @@ def wildcards(value: Any, path: str) -> set[str]:
 
 
 def test_a_wildcard_stands_only_where_no_name_can() -> None:
-    """X-Ray has no resources to name, and the ids in the route are the caller's."""
-    statement = "Properties/Policies/PolicyDocument/Statement/Fn::If/Resource"
+    """X-Ray has no resources to name. The ids in a route are the caller's, and so are the names of schedules."""
+    statement = "Properties/Policies/PolicyDocument/Statement"
     assert wildcards(TEMPLATE["Resources"], "") == {
-        *(f"/{name}Role/{statement}" for name in FUNCTIONS),
+        *(f"/{name}Role/{statement}/Fn::If/Resource" for name in FUNCTIONS),
         "/HttpApiMayInvoke/Properties/SourceArn/Fn::Sub",
+        "/HttpApiMayInvokeTimer/Properties/SourceArn/Fn::Sub",
+        f"/TimerFunctionRole/{statement}/Resource/Fn::Sub",
     }
 
 
@@ -283,7 +285,46 @@ def test_every_permission_to_invoke_names_its_source() -> None:
     for name, permission in of_type("AWS::Lambda::Permission").items():
         assert permission["Action"] == "lambda:InvokeFunction", name
         source = next(iter(permission["SourceArn"].values()))
-        assert re.search(r":\$\{HttpApi\}/\$default/POST/.+/end$", source) or source == "SessionTimeoutRule.Arn", name
+        route = r":\$\{HttpApi\}/\$default/(POST/.+/end|PUT/.+/timeout)$"
+        assert re.search(route, source) or source == "SessionTimeoutRule.Arn", name
+
+
+def test_only_the_timer_function_uses_the_scheduler() -> None:
+    """It reaches the schedules of its group, and passes one role on to Scheduler only."""
+    by_sid = {statement["Sid"]: (name, statement) for name, statement in STATEMENTS}
+    users = {name for name, statement in STATEMENTS if "scheduler:" in str(statement["Action"])}
+    assert users == {"TimerFunctionRole"}
+    assert by_sid["SetSchedules"][1]["Resource"]["Fn::Sub"].endswith(":schedule/${TimerGroup}/*")
+    name, passed = by_sid["PassSchedulerRole"]
+    assert (name, passed["Resource"]) == ("TimerFunctionRole", {"Fn::GetAtt": "SchedulerRole.Arn"})
+    assert passed["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+
+
+# Timers
+
+
+def test_a_schedule_puts_the_event_that_the_rule_matches() -> None:
+    """On the same bus, with a retry policy and a dead-letter queue."""
+    [rule] = of_type("AWS::Events::Rule").values()
+    variables = FUNCTIONS["TimerFunction"]["Environment"]["Variables"]
+    target = json.loads(variables["TIMER_TARGET"]["Fn::Sub"])
+    assert target["Arn"].endswith(":event-bus/${EventBusName}")
+    assert target["EventBridgeParameters"] == {
+        "Source": f"${{{rule['EventPattern']['source'][0]['Ref']}}}",
+        "DetailType": f"${{{rule['EventPattern']['detail-type'][0]['Ref']}}}",
+    }
+    assert target["DeadLetterConfig"] == {"Arn": "${RetryQueue.Arn}"}
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
+    assert "Input" not in target
+    assert variables["TIMER_GROUP_NAME"] == {"Ref": "TimerGroup"}
+
+
+def test_the_longest_limit_is_held_to_what_the_code_accepts() -> None:
+    parameter = PARAMETERS["MaxSessionSeconds"]
+    for seconds in (parameter["MinValue"], parameter["MaxValue"]):
+        environ = {"ALLOWED_DEPLOYMENT_IDS": "*", "MAX_SESSION_SECONDS": str(seconds)}
+        assert Settings.read(environ).max_session_seconds == seconds
+    assert Settings.read({"ALLOWED_DEPLOYMENT_IDS": "*"}).max_session_seconds == parameter["Default"]
 
 
 # Queues and logs
@@ -321,7 +362,7 @@ def test_both_the_rule_and_the_function_hand_failures_to_the_retry_queue() -> No
     assert queues == [{"Fn::GetAtt": "RetryQueue.Arn"}] * 2
 
 
-def test_the_retry_queue_is_worked_off_for_about_an_hour() -> None:
+def test_the_retry_queue_gives_each_message_to_the_function_for_about_an_hour() -> None:
     """The event function gets its messages one by one. A message is hidden for longer than any invocation takes."""
     queue, function = QUEUES["RetryQueue"], FUNCTIONS["EventFunction"]
     [mapping] = of_type("AWS::Lambda::EventSourceMapping").values()
@@ -382,12 +423,12 @@ def test_every_route_is_authorized_as_the_parameter_says() -> None:
 
 
 def test_cors_is_off_until_an_origin_is_listed() -> None:
-    """Then only these origins, only POST, and no cookies."""
+    """Then only these origins, only POST and PUT, and no cookies."""
     [api] = of_type("AWS::ApiGatewayV2::Api").values()
     [condition, cors, otherwise] = api["CorsConfiguration"]["Fn::If"]
     assert (condition, otherwise) == ("AllowsOrigins", NOTHING)
     assert cors["AllowOrigins"] == {"Fn::Split": [",", {"Ref": "CorsAllowedOrigins"}]}
-    assert cors["AllowMethods"] == ["POST"]
+    assert cors["AllowMethods"] == ["POST", "PUT"]
     assert "AllowCredentials" not in cors
 
 
@@ -425,8 +466,15 @@ def emitted() -> set[tuple[str, str, str]]:
             telemetry.record_failed("timeout")
             telemetry.publish_failed("timeout")
 
+        def set_limits(*_: object) -> None:
+            telemetry.armed(conversation, "2026-11-25T08:37:41Z", deadline)
+            telemetry.timer_failed(conversation, "timeout", deadline)
+            telemetry.result("timer", conversation, results[0], deadline)
+            telemetry.invalid("timer", "invalid_id")
+
         for trigger in ("http", "event"):
             telemetry.instrument(work)(trigger, Context())
+        telemetry.instrument(set_limits)("timer", Context())
     found: set[tuple[str, str, str]] = set()
     for line in map(json.loads, output.getvalue().splitlines()):
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
@@ -440,10 +488,12 @@ EMITTED = emitted()
 # The metrics of AWS that are used here: by namespace, their dimension and their names.
 OF_AWS = {
     "AWS/Lambda": ("FunctionName", {"Errors", "Throttles", "DestinationDeliveryFailures"}),
+    "AWS/Scheduler": ("ScheduleGroup", {"InvocationDroppedCount"}),
     "AWS/SQS": (
         "QueueName",
         {
             "ApproximateAgeOfOldestMessage",
+            "ApproximateNumberOfMessagesDelayed",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesVisible",
         },
@@ -460,7 +510,7 @@ def test_every_alarm_watches_a_metric_that_exists(name: str) -> None:
         dimension, metrics = OF_AWS[namespace]
         [(name_of_dimension, value)] = by.items()
         assert (name_of_dimension, metric in metrics) == (dimension, True)
-        assert value in FUNCTIONS or value.removesuffix(".QueueName") in QUEUES
+        assert value.removesuffix(".QueueName") in {*FUNCTIONS, *QUEUES, *of_type("AWS::Scheduler::ScheduleGroup")}
     else:
         assert by.keys() == {"service", "trigger"}
         assert by["service"] == "AWS::StackName"
@@ -493,10 +543,16 @@ def test_every_function_has_alarms_for_errors_and_throttles(function: str, metri
 
 @pytest.mark.parametrize(
     ("metric", "trigger"),
-    [("tavus_answered", "http"), ("tavus_answered", "event"), ("record_failed", "event"), ("invalid", "event")],
+    [
+        ("tavus_answered", "http"),
+        ("tavus_answered", "event"),
+        ("record_failed", "event"),
+        ("invalid", "event"),
+        ("timer_failed", "timer"),
+    ],
 )
 def test_what_lambda_does_not_see_has_an_alarm(metric: str, trigger: str) -> None:
-    """A Tavus that is down, a table that fails, and events that name no conversation."""
+    """A Tavus that is down, a table or a Scheduler that fails, and events that name no conversation."""
     watched = [(alarm["MetricName"], dimensions(alarm).get("trigger")) for alarm in ALARMS.values()]
     assert (metric, trigger) in watched
 
@@ -532,6 +588,10 @@ def documentation() -> str:
 def test_every_alarm_is_documented() -> None:
     """And the documentation names no alarm that does not exist."""
     assert set(re.findall(r"`(\w+Alarm)`", documentation())) == ALARMS.keys()
+
+
+def test_the_documented_lines_for_a_page_are_those_that_make_browser_runs() -> None:
+    assert f"```js\n{(ROOT / 'local/limit.js').read_text()}```\n" in documentation()
 
 
 def test_every_output_is_used() -> None:

@@ -16,7 +16,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
-run: $(DEV) $(LOCAL_AWS) ## Deploy to a local AWS, end conversations over HTTP and by session timeouts, and check the results
+run: $(DEV) $(LOCAL_AWS) ## Deploy to a local AWS, end conversations over HTTP, by session timeouts and at a limit, and check the results
 	@$(PYTHON) -m local.run
 
 .PHONY: serve
@@ -24,7 +24,7 @@ serve: $(DEV) $(LOCAL_AWS) ## Deploy to a local AWS, show commands to try, and k
 	@$(PYTHON) -m local.serve
 
 .PHONY: browser
-browser: $(DEV) $(LOCAL_AWS) ## End conversations from a web page in headless Chromium
+browser: $(DEV) $(LOCAL_AWS) ## End conversations and set a limit from web pages in headless Chromium
 	@$(PYTHON) -m local.browser
 
 .PHONY: end

@@ -1,4 +1,4 @@
-"""`make browser`: a page in a real headless Chromium ends conversations, by fetch and by sendBeacon on pagehide."""
+"""`make browser`: pages in a real headless Chromium end conversations, by fetch and sendBeacon, and set a limit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from local.console import step
 from local.process import ProcessFailed, clean_environment, free_port, interrupt_once, serving
-from local.run import Unexpected, expect, heading, show_logs
-from local.session import DEPLOYMENT_ID, end_path
+from local.run import LATE_SECONDS, LIMIT_SECONDS, Unexpected, expect, heading, show_logs
+from local.session import DEPLOYMENT_ID, end_path, schedules, timeout_path
 from local.site import Site
 from local.stack import deployed
 from local.tavus import Tavus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from local.stack import Stack
 
@@ -41,7 +42,7 @@ WAIT_SECONDS = 30
 
 
 def main() -> None:
-    """Visit the page at a listed origin and at another one. Exits 1, with the reason, at the first wrong outcome."""
+    """Visit the pages at a listed origin and at another one. Exits 1, with the reason, at the first wrong outcome."""
     interrupt_once()
     if (chromium := next(filter(None, map(shutil.which, NAMES)), None)) is None:
         sys.exit(f"Install Chromium, for example with apt-get install chromium. Looked for: {', '.join(NAMES)}.")
@@ -54,10 +55,16 @@ def main() -> None:
         ):
             try:
                 apply_cors(stack)
-                heading(f"1. A page at {listed.origin}, which CorsAllowedOrigins lists")
+                heading(f"1. Pages at {listed.origin}, which CorsAllowedOrigins lists")
+                limited = set_limit(chromium, listed, stack, tavus, listed=True)
                 visit(chromium, listed, stack, tavus, listed=True)
-                heading(f"2. The same page at {other.origin}, which it does not list")
+                heading(f"2. The same pages at {other.origin}, which it does not list")
+                set_limit(chromium, other, stack, tavus, listed=False)
                 visit(chromium, other, stack, tavus, listed=False)
+                heading("3. The limit of the first conversation, whose browser is gone")
+                with step("Waiting for it"):
+                    wait_for(lambda: (DEPLOYMENT_ID, limited) not in tavus.active, LIMIT_SECONDS + LATE_SECONDS)
+                check_end(tavus, limited, asked=True)
             except Unexpected:
                 show_logs(stack)
                 raise
@@ -78,6 +85,35 @@ def apply_cors(stack: Stack) -> None:
     gateway.update_api(ApiId=api["apiId"], CorsConfiguration=api["corsConfiguration"])
 
 
+def set_limit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool) -> str:
+    """Let the page give a new conversation a limit, and stop the browser. Returns the conversation's id."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    path = timeout_path(DEPLOYMENT_ID, conversation_id, LIMIT_SECONDS)
+    names = {"api": stack.api_url, "deployment": DEPLOYMENT_ID, "conversation": conversation_id}
+    url = f"{site.origin}/widget?{urlencode(names | {'seconds': LIMIT_SECONDS})}"
+
+    def is_set() -> bool:
+        return any(found["Description"] == f"{DEPLOYMENT_ID}/{conversation_id}" for found in schedules(stack))
+
+    with browsing(chromium, url) as log:
+        wait_for(lambda: path in log.read_text() or is_set())  # the console names a path that was refused
+        said = log.read_text()
+
+    print(f"  > fetch PUT {path}, after a preflight")
+    # One at most, because the page ignores an event without an id.
+    expect("the number of preflights refused", said.count(REFUSED), 0 if listed else 1)
+    expect("whether there is a limit", is_set(), expected=listed)
+    print(f"  The preflight {'passed, and the limit is set' if listed else 'was refused: the browser sent no PUT'}.")
+    return conversation_id
+
+
+def wait_for(condition: Callable[[], bool], seconds: int = WAIT_SECONDS) -> None:
+    """Wait until a condition is true, for `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def visit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool) -> None:
     """Let the page end one conversation by fetch and another by sendBeacon, and check both."""
     by_fetch, by_beacon = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
@@ -88,9 +124,7 @@ def visit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool
             read = site.read.get(timeout=WAIT_SECONDS)
         except Empty:
             raise ProcessFailed(f"The page did not report within {WAIT_SECONDS} s:", log.read_text()) from None
-        deadline = time.monotonic() + WAIT_SECONDS
-        while (DEPLOYMENT_ID, by_beacon) in tavus.active and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: (DEPLOYMENT_ID, by_beacon) not in tavus.active)
         said = log.read_text()
 
     print(f"  > fetch POST {fetch}, after a preflight for its Content-Type")

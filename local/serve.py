@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from local.process import AWS_CLIENT, ProcessFailed, interrupt_once
-from local.session import DEPLOYMENT_ID, end_path, session_timeout
+from local.session import DEPLOYMENT_ID, end_path, session_timeout, timeout_path
 from local.stack import deployed
 from local.subscriber import Subscriber
 from local.tavus import Tavus
@@ -33,21 +33,25 @@ def main() -> None:
 
 
 def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
-    by_http, by_event = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
+    by_http, by_event, at_limit = (tavus.start(DEPLOYMENT_ID) for _ in range(3))
     entry = session_timeout(DEPLOYMENT_ID, by_event) | {"EventBusName": stack.outputs["EventBusName"]}
     credentials = " ".join(f"{name}={value}" for name, value in AWS_CLIENT.items())
     print(f"""
-Two conversations are active at the stand-in for Tavus ({tavus.url}).
+Three conversations are active at the stand-in for Tavus ({tavus.url}).
 
 End one over HTTP:
 
   curl -i -X POST '{stack.api_url}{end_path(DEPLOYMENT_ID, by_http)}'
 
-End the other by a session timeout on the bus. Its result appears here:
+End another by a session timeout on the bus. Its result appears here:
 
   {credentials} \\
   aws --endpoint-url {stack.endpoint_url} events put-events \\
     --entries '{json.dumps([entry])}'
+
+Give the third a limit of a minute. Then it ends by itself, and its result appears here:
+
+  curl -i -X PUT '{stack.api_url}{timeout_path(DEPLOYMENT_ID, at_limit, 60)}'
 
 Ctrl-C stops everything.""")
 

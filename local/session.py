@@ -21,11 +21,16 @@ def end_path(deployment_id: str, conversation_id: str) -> str:
     return f"/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
 
 
-def post(stack: Stack, path: str) -> urllib3.BaseHTTPResponse:
-    """Send one POST to the HTTP API, without normalizing the path."""
+def timeout_path(deployment_id: str, conversation_id: str, seconds: int) -> str:
+    """Return the path and query that set a limit."""
+    return f"/v2/deployments/{deployment_id}/conversations/{conversation_id}/timeout?seconds={seconds}"
+
+
+def send(stack: Stack, method: str, path: str) -> urllib3.BaseHTTPResponse:
+    """Send one request to the HTTP API, without normalizing the path."""
     api = urlsplit(stack.api_url)
     with urllib3.HTTPConnectionPool(str(api.hostname), api.port, timeout=40) as pool:
-        return pool.urlopen("POST", api.path + path, retries=False)
+        return pool.urlopen(method, api.path + path, retries=False)
 
 
 def request_for(conversation_id: str) -> dict[str, Any]:
@@ -58,6 +63,13 @@ def put(stack: Stack, entry: dict[str, str]) -> str:
     answer: dict[str, Any] = stack.client("events").put_events(Entries=[{**entry, "EventBusName": bus}])
     event_id: str = answer["Entries"][0]["EventId"]
     return event_id
+
+
+def schedules(stack: Stack) -> list[dict[str, Any]]:
+    """Return the schedules of the stack, one for each conversation with a limit."""
+    scheduler, group = stack.client("scheduler"), {"GroupName": stack.outputs["TimerGroupName"]}
+    found = scheduler.list_schedules(**group)["Schedules"]
+    return [scheduler.get_schedule(**group, Name=schedule["Name"]) for schedule in found]
 
 
 def log(stack: Stack, log_group: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A website on the loopback interface: the page, and the next page that it leaves for."""
+"""A website on the loopback interface: a page that ends conversations, its next page, and one that sets a limit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from local.process import ROOT
 
+_FILES = {"/": "page.html", "/widget": "widget.html", "/limit.js": "limit.js"}
+
 
 class Site(ThreadingHTTPServer):
-    """Serves page.html inside a `with` block. Each page puts the answer that it read into `read` when it leaves."""
+    """Serves its pages inside a `with` block. page.html puts the answer that it read into `read` when it leaves."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -39,13 +41,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = urlsplit(self.path)
         self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Type", "text/javascript" if asked.path.endswith(".js") else "text/html")
         self.end_headers()
         if asked.path == "/left":
             self.wfile.write(b"<!doctype html><title>The next page</title>")
             self.server.read.put(json.loads(parse_qs(asked.query)["read"][0]))
         else:
-            self.wfile.write((ROOT / "local/page.html").read_bytes())
+            self.wfile.write((ROOT / "local" / _FILES[asked.path]).read_bytes())
 
     def log_message(self, *_: object) -> None:
         """Keep the console clean."""

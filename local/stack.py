@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str)
             stack = deploy(endpoint_url, "end-conversation", parameters)
         # Retries come within seconds, where AWS waits for minutes.
         set_retry_queue(stack, DelaySeconds=0, VisibilityTimeout=2)
+        fill_gaps_of_scheduler(stack)
         yield stack
 
 
@@ -69,6 +71,23 @@ def set_retry_queue(stack: Stack, **attributes: int | str) -> None:
     """Change attributes of the retry queue, such as its DelaySeconds."""
     texts = {name: str(value) for name, value in attributes.items()}
     stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs["RetryQueueUrl"], Attributes=texts)
+
+
+def fill_gaps_of_scheduler(stack: Stack) -> None:
+    """Let the function and the rule work with ministack's Scheduler, which differs from AWS in two ways."""
+    # It checks the function's permissions as if every schedule were in the group `default`.
+    iam, group = stack.client("iam"), stack.outputs["TimerGroupName"]
+    function = stack.client("lambda").get_function_configuration(FunctionName=stack.outputs["TimerFunctionName"])
+    policy = {"RoleName": function["Role"].rpartition("/")[2], "PolicyName": "set-limits"}
+    document = json.dumps(iam.get_role_policy(**policy)["PolicyDocument"])
+    iam.put_role_policy(**policy, PolicyDocument=document.replace(f":schedule/{group}/", ":schedule/default/"))
+    # It ignores EventBridgeParameters: its events have a source and a detail-type of their own.
+    events, bus = stack.client("events"), stack.outputs["EventBusName"]
+    [rule] = events.list_rules(EventBusName=bus)["Rules"]
+    pattern = json.loads(rule["EventPattern"])
+    pattern["source"].append("aws.scheduler")
+    pattern["detail-type"].append("Scheduled Event")
+    events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern=json.dumps(pattern))
 
 
 def delete(endpoint_url: str, name: str) -> None:

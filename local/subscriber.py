@@ -46,12 +46,12 @@ class Subscriber:
             self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
         return [json.loads(message["Body"]) for message in messages]
 
-    def result_of(self, trigger_id: str) -> dict[str, Any]:
-        """Return the result of the event with this id. Raises TimeoutError after WAIT_SECONDS."""
-        deadline = time.monotonic() + WAIT_SECONDS
+    def result_of(self, event_or_conversation: str, seconds: int = WAIT_SECONDS) -> dict[str, Any]:
+        """Return the first result that names this event or conversation. Raises TimeoutError after `seconds`."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._received += self.receive(1)
             for result in self._received:
-                if result["detail"]["trigger"]["id"] == trigger_id:
+                if event_or_conversation in {result["detail"]["trigger"]["id"], result["detail"]["conversation_id"]}:
                     return result
-        raise TimeoutError(f"no result of event {trigger_id} was published within {WAIT_SECONDS} s")
+        raise TimeoutError(f"no result of {event_or_conversation} was published within {seconds} s")

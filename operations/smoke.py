@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_cloudformation import CloudFormationClient
 
-PATH = "/v2/deployments/smoke-test/conversations/smoke-test/end"
+ROUTE = ("POST", "/v2/deployments/smoke-test/conversations/smoke-test/end")
 TIMEOUT_SECONDS = 40
 
 # The likely cause of any other answer.
@@ -77,10 +77,16 @@ def find_api(cloudformation: CloudFormationClient, stack: str) -> tuple[str, str
         ) from None
 
 
-def ask(api_url: str, http_auth: str, session: boto3.Session, token: str | None = None) -> urllib3.BaseHTTPResponse:
-    """Send the request as HttpAuth demands. Raises HTTPError or NoCredentialsError."""
-    url = api_url + PATH
-    request = AWSRequest("POST", url)
+def ask(
+    api_url: str,
+    http_auth: str,
+    session: boto3.Session,
+    token: str | None = None,
+    route: tuple[str, str] = ROUTE,
+) -> urllib3.BaseHTTPResponse:
+    """Send a request to this method and path, as HttpAuth demands. Raises HTTPError or NoCredentialsError."""
+    method, url = route[0], api_url + route[1]
+    request = AWSRequest(method, url)
     match http_auth:
         case "IAM":
             credentials = session.get_credentials()
@@ -90,7 +96,7 @@ def ask(api_url: str, http_auth: str, session: boto3.Session, token: str | None 
         case "JWT" if token:
             request.headers["Authorization"] = f"Bearer {token}"
     headers = dict(request.headers.items())
-    return urllib3.request("POST", url, headers=headers, retries=False, timeout=TIMEOUT_SECONDS)
+    return urllib3.request(method, url, headers=headers, retries=False, timeout=TIMEOUT_SECONDS)
 
 
 def refused(answer: urllib3.BaseHTTPResponse) -> bool:

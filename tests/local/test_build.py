@@ -20,15 +20,17 @@ from local.build import ARCHITECTURE, build
 from local.process import AWS_CLIENT, ROOT, clean_environment
 from operations.package import PLATFORMS, add_byte_code, install, made_for
 from operations.samconfig import saved_architecture
+from tests.unit.fakes import TIMER_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FUNCTIONS = ["EventFunction", "HttpFunction"]
+FUNCTIONS = ["EventFunction", "HttpFunction", "TimerFunction"]
 # The settings with which each function imports all that it ever will.
 SETTINGS = {
     "EventFunction": {"EVENT_BUS_NAME": "default", "ENDED_TABLE_NAME": "ended"},
     "HttpFunction": {},
+    "TimerFunction": TIMER_SETTINGS,
 }
 OURS = "end_conversation/"
 TRIMMED = ("boto3/data/", "botocore/data/")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
 import zipfile
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 
 from local.process import ROOT
-from local.session import DEPLOYMENT_ID, end_path, post, put, session_timeout
+from local.session import DEPLOYMENT_ID, end_path, put, schedules, send, session_timeout, timeout_path
 from local.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import urllib3
 
     from local.stack import Stack
     from local.tavus import Tavus
@@ -56,7 +60,7 @@ def assert_published(result: dict[str, Any]) -> None:
 def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
     """The answer is Tavus' own body."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
-    response = post(stack, end_path(DEPLOYMENT_ID, conversation_id))
+    response = send(stack, "POST", end_path(DEPLOYMENT_ID, conversation_id))
     assert (response.status, response.json()) == (200, {"conversation_id": conversation_id, "status": "ended"})
     assert response.headers["Content-Type"] == "application/json"
     assert (DEPLOYMENT_ID, conversation_id) not in tavus.active
@@ -64,7 +68,7 @@ def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
 
 
 def test_a_request_for_an_unknown_conversation_is_a_404_problem(stack: Stack, tavus: Tavus) -> None:
-    response = post(stack, end_path(DEPLOYMENT_ID, "cunknown"))
+    response = send(stack, "POST", end_path(DEPLOYMENT_ID, "cunknown"))
     assert (response.status, response.json()["reason"]) == (404, "not_found")
     assert response.headers["Content-Type"] == "application/problem+json"
 
@@ -73,7 +77,7 @@ def test_a_request_for_an_unknown_conversation_is_a_404_problem(stack: Stack, ta
 def test_a_request_with_an_invalid_id_is_a_400_problem(stack: Stack, tavus: Tavus, conversation_id: str) -> None:
     """Whether API Gateway decodes it or not. Tavus gets no request."""
     asked_before = len(tavus.requests)
-    response = post(stack, end_path(DEPLOYMENT_ID, conversation_id))
+    response = send(stack, "POST", end_path(DEPLOYMENT_ID, conversation_id))
     assert (response.status, response.json()["reason"]) == (400, "invalid_id")
     assert len(tavus.requests) == asked_before
 
@@ -81,7 +85,7 @@ def test_a_request_with_an_invalid_id_is_a_400_problem(stack: Stack, tavus: Tavu
 def test_a_request_for_a_deployment_that_is_not_allowed_is_a_403_problem(stack: Stack, tavus: Tavus) -> None:
     """Tavus gets no request."""
     conversation_id = tavus.start("dother")
-    response = post(stack, end_path("dother", conversation_id))
+    response = send(stack, "POST", end_path("dother", conversation_id))
     assert (response.status, response.json()["reason"]) == (403, "deployment_not_allowed")
     assert asked(tavus, conversation_id) == 0
 
@@ -122,14 +126,157 @@ def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscr
     assert asked(tavus, spared) == 0
 
 
+def set_limit(stack: Stack, conversation_id: str, seconds: int) -> datetime:
+    """Give a conversation a limit. Returns the end in the answer."""
+    response = send(stack, "PUT", timeout_path(DEPLOYMENT_ID, conversation_id, seconds))
+    assert response.status == 200
+    body = response.json()
+    assert body == {"conversation_id": conversation_id, "ends_at": body["ends_at"]}
+    return datetime.strptime(body["ends_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def schedule_of(stack: Stack, conversation_id: str) -> dict[str, Any] | None:
+    """Return the only schedule of a conversation, without what Scheduler adds. None if it has no schedule."""
+    key = f"{DEPLOYMENT_ID}/{conversation_id}"
+    found = [schedule for schedule in schedules(stack) if schedule["Description"] == key]
+    assert len(found) < 2
+    added = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
+    return {name: value for name, value in found[0].items() if name not in added} if found else None
+
+
+def at(end: datetime) -> str:
+    return f"at({end:%Y-%m-%dT%H:%M:%S})"
+
+
+def test_a_limit_is_one_schedule(stack: Stack, tavus: Tavus) -> None:
+    """The schedule puts the session timeout on the bus once, and is then deleted. The answer tells its time."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    earliest = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=600)
+
+    end = set_limit(stack, conversation_id, 600)
+
+    assert earliest <= end <= datetime.now(UTC) + timedelta(seconds=600)
+    sqs, queue = stack.client("sqs"), {"QueueUrl": stack.outputs["RetryQueueUrl"]}
+    retry_queue = sqs.get_queue_attributes(**queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    event = session_timeout(DEPLOYMENT_ID, conversation_id)
+    schedule = schedule_of(stack, conversation_id)
+    assert schedule
+    target = schedule.pop("Target")
+    assert schedule == {
+        "GroupName": stack.outputs["TimerGroupName"],
+        "Name": hashlib.sha256(f"{DEPLOYMENT_ID}/{conversation_id}".encode()).hexdigest(),
+        "Description": f"{DEPLOYMENT_ID}/{conversation_id}",
+        "ScheduleExpression": at(end),
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "State": "ENABLED",
+    }
+    role = target.pop("RoleArn").rpartition("/")[2]
+    assert role in {found["RoleName"] for found in stack.client("iam").list_roles()["Roles"]}
+    assert json.loads(target.pop("Input")) == json.loads(event["Detail"])
+    assert target == {
+        "Arn": f"arn:aws:events:us-east-1:000000000000:event-bus/{stack.outputs['EventBusName']}",
+        "EventBridgeParameters": {"Source": event["Source"], "DetailType": event["DetailType"]},
+        "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 3600},
+        "DeadLetterConfig": {"Arn": retry_queue},
+    }
+
+
+def test_the_earliest_end_stands(stack: Stack, tavus: Tavus) -> None:
+    """The same limit and a longer one change nothing. A shorter one changes the time of the schedule only."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    end = set_limit(stack, conversation_id, 600)
+    first = schedule_of(stack, conversation_id)
+    assert first
+    assert set_limit(stack, conversation_id, 600) == end
+    assert set_limit(stack, conversation_id, 1200) == end
+    assert schedule_of(stack, conversation_id) == first
+
+    earlier = set_limit(stack, conversation_id, 300)
+
+    assert earlier < end
+    assert schedule_of(stack, conversation_id) == first | {"ScheduleExpression": at(earlier)}
+
+
+def assert_sets_nothing(stack: Stack, method: str, path: str) -> urllib3.BaseHTTPResponse:
+    before = schedules(stack)
+    response = send(stack, method, path)
+    assert [found["Arn"] for found in schedules(stack)] == [found["Arn"] for found in before]
+    return response
+
+
+@pytest.mark.parametrize("query", ["seconds=59", "seconds=0", "seconds=", "seconds=1e3", "seconds=60&seconds=60"])
+def test_a_limit_in_invalid_seconds_is_a_400_problem(stack: Stack, query: str) -> None:
+    path = timeout_path(DEPLOYMENT_ID, "c1", 60).replace("seconds=60", query)
+    response = assert_sets_nothing(stack, "PUT", path)
+    assert (response.status, response.json()["reason"]) == (400, "invalid_seconds")
+
+
+@pytest.mark.parametrize("conversation_id", ["%2e%2e", "c1%0A", "c" * 129])
+def test_a_limit_for_an_invalid_id_is_a_400_problem(stack: Stack, conversation_id: str) -> None:
+    response = assert_sets_nothing(stack, "PUT", timeout_path(DEPLOYMENT_ID, conversation_id, 60))
+    assert (response.status, response.json()["reason"]) == (400, "invalid_id")
+
+
+def test_a_limit_for_a_deployment_that_is_not_allowed_is_a_403_problem(stack: Stack) -> None:
+    response = assert_sets_nothing(stack, "PUT", timeout_path("dother", "c1", 60))
+    assert (response.status, response.json()["reason"]) == (403, "deployment_not_allowed")
+
+
+def test_other_methods_reach_no_function(stack: Stack, tavus: Tavus) -> None:
+    """A POST sets no limit, and a PUT ends nothing."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    assert assert_sets_nothing(stack, "POST", timeout_path(DEPLOYMENT_ID, conversation_id, 60)).status == 404
+    assert assert_sets_nothing(stack, "PUT", end_path(DEPLOYMENT_ID, conversation_id)).status == 404
+    assert asked(tavus, conversation_id) == 0
+
+
+def reach_limit(stack: Stack, conversation_id: str) -> None:
+    """Give a conversation a limit, and then move the schedule to this moment."""
+    set_limit(stack, conversation_id, 60)
+    schedule = schedule_of(stack, conversation_id)
+    assert schedule
+    stack.client("scheduler").update_schedule(**schedule | {"ScheduleExpression": at(datetime.now(UTC))})
+
+
+def test_a_conversation_ends_at_its_limit(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
+    """The result is published, and the schedule has deleted itself."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    reach_limit(stack, conversation_id)
+    result = subscriber.result_of(conversation_id)
+    assert_published(result)
+    assert result["detail"]["status"] == "ended"
+    assert (DEPLOYMENT_ID, conversation_id) not in tavus.active
+    assert asked(tavus, conversation_id) == 1
+    assert schedule_of(stack, conversation_id) is None
+
+
+def test_a_limit_after_the_end_is_harmless(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
+    """The result is `ended` where a session timeout ended the conversation, which is recorded, or else `not_found`."""
+    by_request, by_event = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
+    send(stack, "POST", end_path(DEPLOYMENT_ID, by_request))
+    subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, by_event)))
+    later = Subscriber(stack)
+    reach_limit(stack, by_request)
+    reach_limit(stack, by_event)
+    assert later.result_of(by_request)["detail"]["status"] == "not_found"
+    assert later.result_of(by_event)["detail"]["status"] == "ended"
+
+
 @pytest.fixture(scope="module")
 def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
-    """Make an AWS call with the role of a function. Returns `allowed`, or the code of the error."""
+    """Make an AWS call with the role of a function. Returns `allowed`, or the code of the error.
+
+    There is a schedule to call for, and all schedules are deleted in the end.
+    """
     functions = stack.client("lambda")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("probe.py", PROBE)
     probes: set[str] = set()
+    scheduler = stack.client("scheduler")
+    scheduler.create_schedule(**fill(stack, SCHEDULE))
 
     def call(function: str, service: str, operation: str, arguments: dict[str, Any]) -> str:
         probe = f"probe-{function}"
@@ -150,39 +297,65 @@ def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
     yield call
     for probe in probes:
         functions.delete_function(FunctionName=probe)
+    for schedule in schedules(stack):
+        scheduler.delete_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
+
+
+def fill(stack: Stack, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Replace the names of outputs in braces by the outputs of the stack."""
+    text = json.dumps(arguments)
+    for name, value in stack.outputs.items():
+        text = text.replace(f"{{{name}}}", value)
+    filled: dict[str, Any] = json.loads(text)
+    return filled
 
 
 KEY = {"conversation": {"S": "d1/c1"}}
 EVENT = {"Source": "tavus.conversations", "DetailType": "Probe", "Detail": "{}"}
-# Calls, and whether the event function needs them. The HTTP function needs none.
-CALLS = {
-    "publish": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "{EventBusName}"}]}, True),
-    "publish elsewhere": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "other"}]}, False),
-    "add a rule": ("events", "put_rule", {"Name": "probe", "EventPattern": '{"source": ["probe"]}'}, False),
-    "record": ("dynamodb", "put_item", {"TableName": "{EndedTableName}", "Item": KEY}, True),
-    "look up": ("dynamodb", "get_item", {"TableName": "{EndedTableName}", "Key": KEY}, True),
-    "forget": ("dynamodb", "delete_item", {"TableName": "{EndedTableName}", "Key": KEY}, False),
-    "read all": ("dynamodb", "scan", {"TableName": "{EndedTableName}"}, False),
-    "retry": ("sqs", "get_queue_attributes", {"QueueUrl": "{RetryQueueUrl}"}, True),
-    "drop retries": ("sqs", "purge_queue", {"QueueUrl": "{RetryQueueUrl}"}, False),
-    "read failures": ("sqs", "receive_message", {"QueueUrl": "{FailedQueueUrl}"}, False),
-    "forge a failure": ("sqs", "send_message", {"QueueUrl": "{FailedQueueUrl}", "MessageBody": "{}"}, False),
-    "invoke": ("lambda", "invoke", {"FunctionName": "{EventFunctionName}"}, False),
+SCHEDULE = {
+    "GroupName": "{TimerGroupName}",
+    "Name": "probe",
+    "ScheduleExpression": "at(2099-01-01T00:00:00)",
+    "FlexibleTimeWindow": {"Mode": "OFF"},
+    "Target": {"Arn": "{FailedQueueArn}", "RoleArn": "arn:aws:iam::000000000000:role/probe"},
+}
+NAMES = {"GroupName": "{TimerGroupName}", "Name": "probe"}
+EVENT_FUNCTION, TIMER_FUNCTION = "EventFunctionName", "TimerFunctionName"
+# Calls, and the function that needs them. The HTTP function needs none.
+CALLS: dict[str, tuple[str, str, dict[str, Any], str | None]] = {
+    "publish": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "{EventBusName}"}]}, EVENT_FUNCTION),
+    "publish elsewhere": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "other"}]}, None),
+    "add a rule": ("events", "put_rule", {"Name": "probe", "EventPattern": '{"source": ["probe"]}'}, None),
+    "record": ("dynamodb", "put_item", {"TableName": "{EndedTableName}", "Item": KEY}, EVENT_FUNCTION),
+    "look up": ("dynamodb", "get_item", {"TableName": "{EndedTableName}", "Key": KEY}, EVENT_FUNCTION),
+    "forget": ("dynamodb", "delete_item", {"TableName": "{EndedTableName}", "Key": KEY}, None),
+    "read all": ("dynamodb", "scan", {"TableName": "{EndedTableName}"}, None),
+    "retry": ("sqs", "get_queue_attributes", {"QueueUrl": "{RetryQueueUrl}"}, EVENT_FUNCTION),
+    "drop retries": ("sqs", "purge_queue", {"QueueUrl": "{RetryQueueUrl}"}, None),
+    "read failures": ("sqs", "receive_message", {"QueueUrl": "{FailedQueueUrl}"}, None),
+    "forge a failure": ("sqs", "send_message", {"QueueUrl": "{FailedQueueUrl}", "MessageBody": "{}"}, None),
+    "invoke": ("lambda", "invoke", {"FunctionName": "{EventFunctionName}"}, None),
+    "set a limit": ("scheduler", "create_schedule", SCHEDULE | {"Name": "another"}, TIMER_FUNCTION),
+    "look at a limit": ("scheduler", "get_schedule", NAMES, TIMER_FUNCTION),
+    "shorten a limit": ("scheduler", "update_schedule", SCHEDULE, TIMER_FUNCTION),
+    "lift a limit": ("scheduler", "delete_schedule", NAMES, None),
+    "lift all limits": ("scheduler", "delete_schedule_group", {"Name": "{TimerGroupName}"}, None),
+    "list limits": ("scheduler", "list_schedules", {"GroupName": "{TimerGroupName}"}, None),
 }
 
 
-@pytest.mark.parametrize("function", ["HttpFunctionName", "EventFunctionName"])
+@pytest.mark.parametrize("function", ["HttpFunctionName", EVENT_FUNCTION, TIMER_FUNCTION])
 @pytest.mark.parametrize("what", CALLS)
 def test_a_role_allows_what_its_function_does_and_nothing_else(
     stack: Stack, call_as: Callable[..., str], function: str, what: str
 ) -> None:
-    """The event function may publish, record, and use the retry queue. The HTTP function may call nothing."""
-    service, operation, arguments, needed = CALLS[what]
-    filled = json.dumps(arguments)
-    for name, value in stack.outputs.items():
-        filled = filled.replace(f"{{{name}}}", value)
-    outcome = call_as(function, service, operation, json.loads(filled))
-    if needed and function == "EventFunctionName":
+    """The event function may publish, record, and use the retry queue. The timer function may set limits.
+
+    The HTTP function may call nothing. Only AWS itself shows that other groups are out of reach of the timer function.
+    """
+    service, operation, arguments, needed_by = CALLS[what]
+    outcome = call_as(function, service, operation, fill(stack, arguments))
+    if function == needed_by:
         assert outcome == "allowed"
     else:
         assert outcome.startswith("AccessDenied")

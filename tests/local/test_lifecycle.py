@@ -20,11 +20,11 @@ from operations import smoke
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import urllib3
-
     from local.stack import Stack
 
 NAME = "lifecycle"
+ROUTES = [smoke.ROUTE, ("PUT", smoke.ROUTE[1].replace("/end", "/timeout"))]
+PASSED = "passed to the function"
 ORIGIN = "https://www.example.com"
 TOPIC = "arn:aws:sns:us-east-1:111122223333:on-call"
 
@@ -84,18 +84,20 @@ def pool(stack: Stack) -> Pool:
     return Pool(f"https://cognito-idp.{AWS_CLIENT['AWS_DEFAULT_REGION']}.amazonaws.com/{pool}", token)
 
 
-def ask(stack: Stack, http_auth: str, token: str | None = None) -> urllib3.BaseHTTPResponse:
-    """Send a request as this HttpAuth demands."""
-    return smoke.ask(stack.api_url, http_auth, boto3.Session(), token)
+def ask(stack: Stack, http_auth: str, token: str | None = None) -> str | int:
+    """Send a request to both routes as this HttpAuth demands. Returns PASSED, or the status of API Gateway."""
+    answers = [smoke.ask(stack.api_url, http_auth, boto3.Session(), token, route) for route in ROUTES]
+    end, timeout = [PASSED if smoke.refused(answer) else answer.status for answer in answers]
+    assert end == timeout
+    return end
 
 
 def test_iam_is_the_default(deploy_with: Deploy) -> None:
-    """API Gateway refuses a request without a signature, and passes one with a signature to the function."""
+    """API Gateway refuses a request without a signature, and passes one with a signature to its function."""
     stack = deploy_with()
     assert stack.outputs["HttpAuth"] == "IAM"
-    assert ask(stack, "NONE").status == 403
-    assert not smoke.refused(ask(stack, "NONE"))
-    assert smoke.refused(ask(stack, "IAM"))
+    assert ask(stack, "NONE") == 403
+    assert ask(stack, "IAM") == PASSED
 
 
 @pytest.fixture
@@ -133,10 +135,10 @@ def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
     """Only a complete token of the issuer, for a listed audience, is accepted. Any other is answered 401."""
     (audience, good), (_, for_another) = pool.token("listed"), pool.token("another")
     stack = deploy_with(HttpAuth="JWT", JwtIssuer=pool.issuer, JwtAudience=f"one-more,{audience}")
-    assert ask(stack, "JWT").status == 401
-    assert ask(stack, "JWT", good[:-8] + "AAAAAAAA").status == 401
-    assert ask(stack, "JWT", for_another).status == 401
-    assert smoke.refused(ask(stack, "JWT", good))
+    assert ask(stack, "JWT") == 401
+    assert ask(stack, "JWT", good[:-8] + "AAAAAAAA") == 401
+    assert ask(stack, "JWT", for_another) == 401
+    assert ask(stack, "JWT", good) == PASSED
 
 
 def test_update_to_none_with_everything_optional(deploy_with: Deploy) -> None:
@@ -150,13 +152,13 @@ def test_update_to_none_with_everything_optional(deploy_with: Deploy) -> None:
         AlarmEmail="ops@example.com",
         AlarmTopicArn=TOPIC,
     )
-    assert smoke.refused(ask(stack, "NONE"))
+    assert ask(stack, "NONE") == PASSED
     own_topic = stack.client("sns").list_subscriptions()["Subscriptions"][0]
     assert (own_topic["Protocol"], own_topic["Endpoint"]) == ("email", "ops@example.com")
     alarms = stack.client("cloudwatch").describe_alarms(AlarmNamePrefix=NAME)["MetricAlarms"]
     assert alarms
     assert all(alarm["AlarmActions"] == [own_topic["TopicArn"], TOPIC] for alarm in alarms)
-    for function in ("HttpFunctionName", "EventFunctionName"):
+    for function in ("HttpFunctionName", "EventFunctionName", "TimerFunctionName"):
         configuration = stack.client("lambda").get_function_configuration(FunctionName=stack.outputs[function])
         assert configuration["TracingConfig"] == {"Mode": "PassThrough"}
         assert "xray" not in json.dumps(policies(stack, configuration["Role"].rpartition("/")[2]))
@@ -169,14 +171,22 @@ def policies(stack: Stack, role: str) -> list[Any]:
 
 
 def test_delete_leaves_nothing(deploy_with: Deploy, stack: Stack) -> None:
-    """Functions, roles, queues, table, rule, API, alarms and log groups are deleted with the stack."""
-    if not exists(stack):
-        deploy_with()
-    names = {
+    """Functions, roles, queues, table, rule, API, schedules, alarms and log groups are deleted with the stack."""
+    outputs = deploy_with().outputs
+    schedule = f"limit-{uuid4()}"
+    stack.client("scheduler").create_schedule(
+        GroupName=outputs["TimerGroupName"],
+        Name=schedule,
+        ScheduleExpression="at(2099-01-01T00:00:00)",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={"Arn": outputs["FailedQueueArn"], "RoleArn": "arn:aws:iam::000000000000:role/scheduler"},
+    )
+    names = {schedule} | {
         resource["PhysicalResourceId"]
         for resource in stack.client("cloudformation").describe_stack_resources(StackName=NAME)["StackResources"]
     }
     assert len(names & remaining(stack)) > 20
+    assert {schedule, outputs["TimerGroupName"]} < remaining(stack)
     delete(stack.endpoint_url, NAME)
     assert not exists(stack)
     assert not names & remaining(stack)
@@ -193,6 +203,8 @@ def remaining(stack: Stack) -> set[str]:
         ("iam", "list_roles", "Roles", "RoleName"),
         ("lambda", "list_functions", "Functions", "FunctionName"),
         ("logs", "describe_log_groups", "logGroups", "logGroupName"),
+        ("scheduler", "list_schedule_groups", "ScheduleGroups", "Name"),
+        ("scheduler", "list_schedules", "Schedules", "Name"),
         ("sns", "list_topics", "Topics", "TopicArn"),
         ("sqs", "list_queues", "QueueUrls", None),
     ]

@@ -13,15 +13,18 @@ from local.build import ARCHITECTURE, BUILT, build
 from local.console import step
 from local.process import ROOT, run
 from operations.package import UV, add_byte_code, install
+from operations.roots import add_roots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 PROGRAMS = ROOT / "bench/contestants"
+OURS = ROOT / ".aws-sam/bench/ours"
 FLOOR = ROOT / ".aws-sam/bench/floor"
 USUAL = ROOT / ".aws-sam/bench/usual"
 _EVENTS = {"EVENT_BUS_NAME": "default"}
+_TIMERS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,13 @@ class Contestant:
     name: str
     code: Path
     handler: str
-    trigger: Literal["http", "event"]
+    trigger: Literal["http", "event", "timer"]
     settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_roots(self) -> bool:
+        """Whether the code brings the CA certificates that it trusts."""
+        return self.code == OURS
 
     def zip_bytes(self) -> int:
         """The size of the upload."""
@@ -42,12 +50,14 @@ class Contestant:
         return len(upload.getvalue())
 
 
-def build_contestants() -> list[Contestant]:
-    """Build every contestant. Raises ProcessFailed."""
+def build_contestants(authority: str) -> list[Contestant]:
+    """Build every contestant. Ours trusts this CA certificate (PEM) like any public one. Raises ProcessFailed."""
     build()
     with step("Installing the other contestants"):
-        for code in (FLOOR, USUAL):
+        for code in (OURS, FLOOR, USUAL):
             shutil.rmtree(code, ignore_errors=True)
+        shutil.copytree(BUILT / "HttpFunction", OURS)  # all functions have the same code
+        add_roots(OURS / "end_conversation/roots", authority)
         shutil.copytree(BUILT / "HttpFunction", FLOOR, ignore=shutil.ignore_patterns("end_conversation"))
         pins = USUAL.parent / "usual.txt"
         run([UV, "export", "--frozen", "--quiet", "--only-group", "usual", "--output-file", pins], os.environ)
@@ -60,9 +70,10 @@ def build_contestants() -> list[Contestant]:
     return [
         Contestant("empty", FLOOR, "empty.handler", "http"),
         Contestant("floor", FLOOR, "floor.handler", "http"),
-        Contestant("ours", BUILT / "HttpFunction", ours, "http"),
+        Contestant("ours", OURS, ours, "http"),
         Contestant("usual, post", USUAL, "usual.handler", "http", _EVENTS),
         Contestant("usual, Session", USUAL, "usual.handler", "http", _EVENTS | session),
-        Contestant("ours, events", BUILT / "EventFunction", ours, "event", _EVENTS | table),
+        Contestant("ours, events", OURS, ours, "event", _EVENTS | table),
         Contestant("usual, events", USUAL, "usual.handler", "event", _EVENTS | session),
+        Contestant("ours, timer", OURS, ours, "timer", _TIMERS),
     ]

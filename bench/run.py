@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(bench: Bench) -> None:
     """Take every sample."""
-    contestants = build_contestants()
+    contestants = build_contestants(bench.authority)
     for contestant in contestants:
         bench.samples["zip, MB"][contestant.name].append(contestant.zip_bytes() / 1e6)
     for number in range(1, ROUNDS + 1):
@@ -80,6 +80,7 @@ class Bench:
     """
 
     def __init__(self, world: World, scratch: Path) -> None:
+        self.authority = world.authority
         self._world, self._log, self._counts = world, scratch / "log", scratch / "counts"
         valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
         self._valgrind = [*valgrind, f"--log-file={self._counts}"] if shutil.which("valgrind") else []
@@ -132,6 +133,7 @@ class Bench:
         environment = clean_environment(
             **AWS_CLIENT,
             **self._world.environment,
+            **({} if contestant.has_roots else self._world.trust),
             **contestant.settings,
             ALLOWED_DEPLOYMENT_IDS=DEPLOYMENT_ID,
             AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512",
@@ -167,7 +169,9 @@ class Bench:
 
     def _raw_work(self, calls: int) -> float:
         command = [*self._valgrind, LAMBDA_RUNTIME[0], str(PROGRAMS / "raw.py"), str(calls)]
-        environment = clean_environment(**self._world.environment, PYTHONHASHSEED="0", PYTHONPATH=str(FLOOR))
+        environment = clean_environment(
+            **self._world.environment, **self._world.trust, PYTHONHASHSEED="0", PYTHONPATH=str(FLOOR)
+        )
         before = _children_time()
         subprocess.run(command, check=True, env=environment)
         return self._read_counts() if self._valgrind else _children_time() - before
@@ -181,10 +185,16 @@ class Bench:
 
 def call(running: Sandbox, contestant: Contestant, number: int) -> float:
     """Make one call and return its milliseconds. Raises ProcessFailed unless the answer is right."""
-    http = contestant.trigger == "http"
-    event = (request_for if http else timeout_of)(f"c{number}")
+    conversation_id = f"c{number}"
+    if contestant.trigger == "event":
+        event, expected = timeout_of(conversation_id), b"null"
+    else:
+        event, expected = request_for(conversation_id), b'"statusCode": 200'
+    if contestant.trigger == "timer":
+        event["requestContext"]["http"]["method"] = "PUT"
+        event["rawPath"] = event["rawPath"].replace("/end", "/timeout")
     answer, milliseconds = running.call(json.dumps(event).encode())
-    if (b'"statusCode": 200' if http else b"null") not in answer:
+    if expected not in answer:
         raise ProcessFailed(f"{contestant.name} gave a wrong answer:", answer.decode())
     return milliseconds
 

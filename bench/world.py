@@ -26,7 +26,7 @@ _IN_NONBLOCK, _IN_OPEN, _IN_CLOSE = 0o4000, 0x20, 0x10
 
 
 class World(ThreadingHTTPServer):
-    """Serves inside a `with` block. `environment` directs a contestant to it."""
+    """Serves inside a `with` block. `environment` directs a contestant to it, and `trust` names a CA bundle."""
 
     daemon_threads = True
     block_on_close = False
@@ -34,15 +34,16 @@ class World(ThreadingHTTPServer):
     def __init__(self, scratch: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         authority = trustme.CA()
+        self.authority = authority.cert_pem.bytes().decode()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(tls)
         self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         # The time to load a bundle depends on its size, so this one includes the authorities of a real bundle.
         bundle = scratch / "authorities.pem"
-        bundle.write_bytes(certifi.contents().encode() + authority.cert_pem.bytes())
+        bundle.write_text(certifi.contents() + self.authority)
         url = f"https://127.0.0.1:{self.server_port}"
-        trust = {"SSL_CERT_FILE": str(bundle), "REQUESTS_CA_BUNDLE": str(bundle)}
-        self.environment = trust | {"TAVUS_API_URL": url, "AWS_ENDPOINT_URL": url}
+        self.environment = {"TAVUS_API_URL": url, "AWS_ENDPOINT_URL": url}
+        self.trust = {"SSL_CERT_FILE": str(bundle), "REQUESTS_CA_BUNDLE": str(bundle)}
         self.connections: set[int] = set()
         libc = ctypes.CDLL(None)
         self._inotify = libc.inotify_init1(_IN_NONBLOCK)
@@ -80,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if target := self.headers.get("X-Amz-Target"):
             answer = _AWS_ANSWERS[target]
+        elif self.path.startswith("/schedules/"):
+            answer = {"ScheduleArn": "arn"}
         else:
             self.server.connections.add(self.client_address[1])
             answer = {"conversation_id": self.path.split("/")[-2], "status": "ended"}

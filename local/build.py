@@ -1,4 +1,4 @@
-"""The functions, built by `sam build` for this machine's processor, and again only when their inputs have changed."""
+"""Builds the functions with `sam build` for this machine's processor, if their inputs have changed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _INPUTS = (
     "Makefile",
     "local/requirements-uv.txt",
     "operations/package.py",
+    "operations/roots.py",
     "operations/trim.py",
     "requirements.txt",
     "samconfig.toml",
@@ -47,7 +48,7 @@ def build() -> Path:
 
 
 def _digest() -> str:
-    """A name for all that the build is made from."""
+    """A hash of everything that the build uses."""
     digest = hashlib.sha256(ARCHITECTURE.encode())
     sources = sorted(path for path in (ROOT / "src").rglob("*") if path.is_file() and path.suffix != ".pyc")
     for path in [*(ROOT / name for name in _INPUTS), *sources]:
@@ -56,8 +57,8 @@ def _digest() -> str:
 
 
 def _sam_build() -> None:
-    # Packages are downloaded here, so this machine's proxies and certificates stay, but no setting of AWS, make, Python
-    # or sam.
+    # The build downloads packages, so it keeps this machine's proxies and certificates, but no settings of AWS, make,
+    # Python or sam.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MAKE", "PYTHON", "SAM_CLI_"))
     }

@@ -1,6 +1,7 @@
 """Makes the code of one function, in the folder that `sam build` names.
 
-It holds the packages that requirements.txt pins, without unused data; our own package; and byte code.
+It holds the packages that requirements.txt pins, without unused data; our own package; the CA certificates to trust;
+and byte code.
 The Makefile's build-% runs this for each function.
 """
 
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from operations.roots import split_roots
 from operations.samconfig import saved_architecture
 from operations.trim import trim
 
@@ -60,6 +62,7 @@ def package(folder: Path, requirements: Path, architecture: str) -> None:
     shutil.copytree(
         ROOT / "src/end_conversation", folder / "end_conversation", ignore=shutil.ignore_patterns("__pycache__")
     )
+    split_roots(folder)
     add_byte_code(folder)
 
 

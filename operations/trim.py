@@ -1,4 +1,4 @@
-"""Removes the data of boto3 and botocore that the functions never use, and the documentation in their models.
+"""Removes the data of boto3, botocore and dateutil that the functions never use, and the documentation in models.
 
 A client reads its service's model, its endpoint rules and the partitions when it is made, which is at cold start.
 """
@@ -7,43 +7,85 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-# What clients are made of, in the version that botocore chooses: the newest.
+# What clients are made of, in the version that botocore chooses: the newest. And the operations that are called.
 SERVICES = {
-    "dynamodb": "2012-08-10",
-    "events": "2015-10-07",
-    "scheduler": "2021-06-30",
-    "xray": "2016-04-12",  # by the X-Ray SDK, wherever it does not find itself on Lambda
+    "dynamodb": ("2012-08-10", {"GetItem", "PutItem"}),
+    "events": ("2015-10-07", {"PutEvents"}),
+    "scheduler": ("2021-06-30", {"CreateSchedule", "GetSchedule", "UpdateSchedule"}),
+    # By the X-Ray SDK, wherever it does not find itself on Lambda.
+    "xray": ("2016-04-12", {"GetSamplingRules", "GetSamplingTargets"}),
 }
-MODELS = ("endpoint-rule-set-1.json.gz", "service-2.json.gz")
+RULES, MODEL = "endpoint-rule-set-1.json", "service-2.json"
+TIME_ZONES = "dateutil/zoneinfo/dateutil-zoneinfo.tar.gz"  # botocore uses UTC and local time only
 
 
 def trim(tree: Path) -> None:
-    """Cut boto3's and botocore's data down to what is used. Raises FileNotFoundError if their layout has changed."""
+    """Cut the data down to what is used. Raises FileNotFoundError if its layout has changed.
+
+    Raises KeyError if a service lacks an operation.
+    """
     shutil.rmtree(tree / "boto3/data")  # what boto3's resources are made of
+    (tree / TIME_ZONES).unlink()
     data = tree / "botocore/data"
-    kept = {data / service / version / model for service, version in SERVICES.items() for model in MODELS}
-    for service in filter(lambda entry: entry.is_dir(), list(data.iterdir())):
-        for path in [path for path in service.rglob("*") if path.is_file() and path not in kept]:
-            path.unlink()
-    for path in kept:
-        model = json.loads(gzip.decompress(path.read_bytes()), object_hook=_without_prose)
-        path.with_suffix("").write_text(json.dumps(model, separators=(",", ":")))
-        path.unlink()
-    for folder in [entry for entry in data.rglob("*") if entry.is_dir()]:
-        if folder.exists() and not any(path.is_file() for path in folder.rglob("*")):
-            shutil.rmtree(folder)
+    kept: dict[Path, dict[str, Any]] = {}
+    for service, (version, operations) in SERVICES.items():
+        folder = data / service / version
+        kept[folder / RULES] = _read(folder / f"{RULES}.gz")
+        kept[folder / MODEL] = _with_only(_read(folder / f"{MODEL}.gz"), operations)
+    for folder in filter(lambda entry: entry.is_dir(), list(data.iterdir())):
+        shutil.rmtree(folder)
     endpoints = json.loads((data / "endpoints.json").read_bytes())
     for partition in endpoints["partitions"]:
         partition["services"] = {name: rules for name, rules in partition["services"].items() if name in SERVICES}
-    (data / "endpoints.json").write_text(json.dumps(endpoints, separators=(",", ":")))
+    kept[data / "endpoints.json"] = endpoints
+    for path, content in kept.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, separators=(",", ":")))
+    # The digests of thousands of files that are gone would be a fiftieth of the upload.
+    used = re.compile(rf"(?!boto3/data/|botocore/data/(?!({'|'.join(SERVICES)})/|[^/]+,))")
+    for record in tree.glob("boto*.dist-info/RECORD"):
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(filter(used.match, lines)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()), object_hook=_without_prose)
+    return content
 
 
 def _without_prose(value: dict[str, Any]) -> dict[str, Any]:
     # A shape's member may have that name too; its value is no text.
     return {name: inner for name, inner in value.items() if not (name == "documentation" and isinstance(inner, str))}
+
+
+def _with_only(model: dict[str, Any], operations: set[str]) -> dict[str, Any]:
+    """Return a service model with these operations and the shapes that they reach."""
+    kept = {name: model["operations"][name] for name in sorted(operations)}
+    reached: set[str] = set()
+    found = set(_shapes_in(kept))
+    while found:
+        reached |= found
+        found = {inner for name in found for inner in _shapes_in(model["shapes"][name])} - reached
+    shapes = {name: shape for name, shape in model["shapes"].items() if name in reached}
+    return model | {"operations": kept, "shapes": shapes}
+
+
+def _shapes_in(value: Any) -> Iterator[str]:
+    """The names of the shapes that a part of a model refers to."""
+    match value:
+        case {"shape": str(name)}:
+            yield name
+        case dict():
+            for inner in value.values():
+                yield from _shapes_in(inner)
+        case list():
+            for inner in value:
+                yield from _shapes_in(inner)

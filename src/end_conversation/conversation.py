@@ -59,7 +59,7 @@ class Conversation:
 
     @property
     def key(self) -> str:
-        """The two ids as one text, which names the conversation in AWS."""
+        """The two ids as one string, which names the conversation in AWS."""
         return f"{self.deployment_id}/{self.conversation_id}"
 
 
@@ -69,7 +69,7 @@ class Result:
 
     `decided_at` is in UTC, and `attempts` counts the requests to Tavus. The last three members describe results that
     are `unavailable`: `failure` names what went wrong, `retry_after` is Tavus' Retry-After in seconds, and
-    `may_have_ended` says whether an attempt may have ended the conversation all the same.
+    `may_have_ended` says whether an attempt may have ended the conversation anyway.
     """
 
     status: Status

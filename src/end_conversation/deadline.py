@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """The only reader of the time. Tests replace it."""
+    """The only code that reads the time. Tests replace it."""
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary moment. Never goes back."""
@@ -55,7 +55,7 @@ class Deadline:
 
 
 class ThreadNotStarted(OSError):
-    """The operating system has no thread left."""
+    """The operating system could not start another thread."""
 
 
 def run_with_timeout[T](work: Callable[[], T], seconds: float) -> T:

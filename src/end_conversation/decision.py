@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole HTTP answer from Tavus. `body` is undecoded, and None where it is larger than the limit."""
+    """A complete HTTP answer from Tavus. `body` is undecoded, and None if it is larger than the limit."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """An attempt without a whole answer.
+    """An attempt without a complete answer.
 
     `reason` is TAVUS_TIMEOUT or TAVUS_UNREACHABLE, and `failure` names the failure without quoting the server. `sent`
     says whether Tavus may have received the request, and `retryable` whether another attempt can succeed.
@@ -37,7 +37,7 @@ class NoAnswer:
     retryable: bool = True
 
 
-def decide(  # noqa: PLR0911 - a row of the table each
+def decide(  # noqa: PLR0911 - one return for each row of the table
     answer: Answer | NoAnswer, conversation: Conversation, *, earlier_may_have_ended: bool
 ) -> tuple[Status, Reason | None]:
     """Table 1: what the last answer means, given whether an earlier attempt may have ended the conversation."""
@@ -69,8 +69,8 @@ def may_have_ended(answer: Answer | NoAnswer) -> bool:
 def combine(result: Result, known: Result | None) -> Result:
     """Table 2: what is known after a delivery, given the record of earlier ones.
 
-    `known` is None where nothing is recorded, `unconfirmed` where an earlier delivery may have ended the conversation,
-    and `ended` where one has.
+    `known` is None if nothing is recorded, `unconfirmed` if an earlier delivery may have ended the conversation, and
+    `ended` if one has.
     """
     if known is None:
         return result

@@ -21,13 +21,13 @@ class End(Protocol):
 
 
 class Record(Protocol):
-    """What is known of conversations from earlier deliveries. Reports its own failures, and raises none."""
+    """What is known about conversations from earlier deliveries. Reports its own failures and never raises."""
 
     def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        """Return an `ended` or `unconfirmed` result, or None where nothing is known."""
+        """Return an `ended` or `unconfirmed` result, or None if nothing is known."""
 
     def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        """Store an `ended` or `unconfirmed` result. Never replaces `ended` by `unconfirmed`."""
+        """Store an `ended` or `unconfirmed` result. Never replaces `ended` with `unconfirmed`."""
 
 
 class EndAllowed:

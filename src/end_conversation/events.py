@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
-# Kept for three calls to AWS, with two tries each: write the record, read it, publish. A part of it is spare, for hosts
-# with dead addresses.
+# Kept for three calls to AWS, with two tries each: write the record, read it, publish. Part of it is a margin for
+# hosts with dead addresses.
 RESERVE_SECONDS = 20
 # Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
@@ -71,8 +71,8 @@ class EventDoor:
 def _unwrap(event: dict[str, Any], request_id: str) -> tuple[dict[str, Any], str]:
     """Return the EventBridge event, and the request id of its first invocation as far as it is known.
 
-    A message of the retry queue holds the event itself, if the rule could not deliver it, or Lambda's record of the
-    asynchronous invocations that failed, or only the detail, if a schedule could not put the event on the bus. Raises
+    A message of the retry queue holds the event itself, if the rule could not deliver it; Lambda's record of the
+    asynchronous invocations that failed; or only the detail, if a schedule could not put the event on the bus. Raises
     UnsupportedEvent for any other message.
     """
     match event:
@@ -87,7 +87,7 @@ def _unwrap(event: dict[str, Any], request_id: str) -> tuple[dict[str, Any], str
                         return failed, _request_id(record) or request_id
                     case {"deployment_id": _} as detail if (execution_id := _execution_id(message)) is not None:
                         return {"id": execution_id, "detail-type": None, "detail": detail}, request_id
-    raise UnsupportedEvent("the SQS message holds no event, no record of Lambda's and no dead letter of a schedule")
+    raise UnsupportedEvent("the SQS message holds no event, no Lambda record and no dead letter of a schedule")
 
 
 def _request_id(record: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The HTTP door: passes a request on to what its path asks for, and answers with a result or a problem (RFC 9457)."""
+"""The HTTP door: passes a request to the operation that its path names. Problems follow RFC 9457."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_http_request(event: dict[str, Any]) -> bool:
     """Whether an event with a `requestContext` is a request from an HTTP API, a REST API or a Function URL.
 
     Other services send a `requestContext` too: WebSocket APIs, VPC Lattice, Lambda's destinations, and API Gateway when
-    it asks an authorizer.
+    it calls an authorizer.
     """
     is_authorizer_request = event.get("type") == "REQUEST" or "methodArn" in event or "routeArn" in event
     return _method(event) is not None and not is_authorizer_request
@@ -60,7 +60,7 @@ def is_http_request(event: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request for a conversation: Lambda's event, what it names, the time left for it, and Lambda's id of it."""
+    """A request for a conversation: Lambda's event, the conversation, the time left for it, and Lambda's request id."""
 
     event: dict[str, Any]
     conversation: Conversation
@@ -79,7 +79,7 @@ class Operation(Protocol):
 
 
 class HttpDoor:
-    """Passes a request on to the operation that its path names. Bad input is answered and never raises."""
+    """Passes a request to the operation that its path names. Invalid input gets an error answer and never raises."""
 
     def __init__(self, operations: Mapping[str, Operation], telemetry: Telemetry, clock: Clock) -> None:
         self._operations = operations
@@ -149,14 +149,14 @@ def _parse_path(event: dict[str, Any]) -> tuple[str, tuple[Any, Any] | None]:
         case {"pathParameters": {"deployment_id": deployment_id, "conversation_id": conversation_id}}:
             return segments[-1], (deployment_id, conversation_id)
     match segments:
-        # A stage or a base path may stand before ours.
+        # A stage or a base path may precede ours.
         case [*_, "v2", "deployments", deployment_id, "conversations", conversation_id, _]:
             return segments[-1], (deployment_id, conversation_id)
     return segments[-1], None
 
 
 def answer(request: Request, result: Result) -> dict[str, Any]:
-    """Build the answer of a result, as `_ANSWERS` says."""
+    """Build the answer for a result, as `_ANSWERS` says."""
     reason = result.reason if result.reason in _ANSWERS else result.status
     status, detail = _ANSWERS[reason]
     conversation_id = request.conversation.conversation_id
@@ -173,7 +173,7 @@ def success(status: HTTPStatus, body: dict[str, str]) -> dict[str, Any]:
 
 
 def problem(status: HTTPStatus, headers: Mapping[str, str] | None = None, **members: str | None) -> dict[str, Any]:
-    """Build an answer with a problem (RFC 9457): a reason, a detail, a request_id, and a conversation_id once valid."""
+    """Build an answer with a problem (RFC 9457): a reason, a detail, a request_id, and a conversation_id if valid."""
     # The title of an about:blank problem is the phrase of the status (RFC 9457, 4.2.1).
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, **members}
     return _proxy(status, {"Content-Type": "application/problem+json", **(headers or {})}, body)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
-_BUS = re.compile(r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}")
-_SOURCE = re.compile(r"(?!aws\.)[A-Za-z0-9._/-]{1,256}")
-_GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TABLE = re.compile(r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}")
+# Strings, which only the deployments that need them compile.
+_BUS = r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}"
+_SOURCE = r"(?!aws\.)[A-Za-z0-9._/-]{1,256}"
+_GROUP = r"[A-Za-z0-9._-]{1,64}"
+_TABLE = r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}"
 
 _SESSION_SECONDS = range(60, 86_401)
 
@@ -144,8 +145,8 @@ def _max_session_seconds(text: str) -> int:
     raise InvalidSetting("MAX_SESSION_SECONDS must be a whole number from 60 to 86400")
 
 
-def _name(environ: Mapping[str, str], variable: str, pattern: re.Pattern[str], meaning: str) -> str | None:
+def _name(environ: Mapping[str, str], variable: str, pattern: str, meaning: str) -> str | None:
     text = environ.get(variable) or None
-    if text is not None and not pattern.fullmatch(text):
+    if text is not None and not re.fullmatch(pattern, text):
         raise InvalidSetting(f"{variable} must be {meaning}")
     return text

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
     from end_conversation.settings import Origin
+    from end_conversation.trust import Trust
 
 MAX_ATTEMPTS = 3
 MIN_ATTEMPT_SECONDS = 0.25
@@ -130,10 +131,10 @@ class TavusConnection:
     connection may be closed meanwhile without notice.
     """
 
-    def __init__(self, origin: Origin, headers: Mapping[str, str], tls: ssl.SSLContext, clock: Clock) -> None:
+    def __init__(self, origin: Origin, headers: Mapping[str, str], trust: Trust, clock: Clock) -> None:
         self._origin = origin
         self._headers = headers
-        self._tls = tls
+        self._trust = trust
         self._clock = clock
         self._kept: HTTPConnection | None = None
         self._idle_since = clock.now()
@@ -142,7 +143,7 @@ class TavusConnection:
 
     def post(self, path: str, seconds: float) -> Answer | NoAnswer:
         """Send one POST and read the whole answer, within this many seconds."""
-        attempt = _Attempt(self._connection(seconds), seconds)
+        attempt = _Attempt(self._connection(seconds), self._trust, seconds)
         try:
             # A worker thread is needed because a resolver can hang, and a server can send its answer byte by byte.
             answer = run_with_timeout(lambda: attempt.run(path, self._headers), seconds)
@@ -167,16 +168,17 @@ class TavusConnection:
         timeout = min(seconds * CONNECT_SHARE, MAX_CONNECT_SECONDS)
         if self._origin.scheme == "http":
             return HTTPConnection(self._origin.host, self._origin.port, timeout=timeout)
-        return HTTPSConnection(self._origin.host, self._origin.port, timeout=timeout, ssl_context=self._tls)
+        return HTTPSConnection(self._origin.host, self._origin.port, timeout=timeout, ssl_context=self._trust.tls)
 
 
 class _Attempt:
     """One POST on one connection. A worker thread runs it, and the caller may abandon it at any moment."""
 
-    def __init__(self, connection: HTTPConnection, seconds: float) -> None:
+    def __init__(self, connection: HTTPConnection, trust: Trust, seconds: float) -> None:
         self.connection = connection
         self.connection.response_class = _WholeResponse
         self.sent = False
+        self._trust = trust
         self._seconds = seconds
         self._abandoned = False
         self._socket: socket.socket | None = None
@@ -185,7 +187,7 @@ class _Attempt:
         """Send the request and read the answer. Raises OSError, HTTPException or urllib3's HTTPError."""
         try:
             if self.connection.is_closed:
-                self.connection.connect()
+                self._trust.connect(self.connection.connect)
             self._begin_to_send()
             self.connection.request("POST", path, headers=headers, preload_content=False, decode_content=False)
             with self.connection.getresponse() as response:

@@ -1,7 +1,7 @@
-"""Logs, metrics and traces, by Powertools.
+"""Logs, metrics and traces, with Powertools.
 
-Nothing here logs an event, a header or a body, and ids are logged only after validation. A failure of the telemetry
-never costs an answer.
+Nothing here logs an event, a header or a body, and ids are logged only after validation. A telemetry failure never
+prevents an answer.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Telemetry:
         if level is None:
             self._logger.warning("%s is not a log level, so INFO is used", variable)
         self._metrics = Metrics(namespace=namespace, service=service)
-        # The Tracer cannot patch urllib3 2, and patching other libraries is a third of the cold start.
-        # Any, because Powertools' type of its provider lacks these methods of X-Ray's.
+        # The Tracer cannot patch urllib3 2, and patching other libraries takes a third of the cold start.
+        # Any, because Powertools' type for its provider lacks these X-Ray methods.
         self._xray: Any = Tracer(service=service, auto_patch=False).provider
         self._environ = environ
 
@@ -90,7 +90,7 @@ class Telemetry:
                     self._annotate(subsegment, result)
                 return result
             finally:
-                # X-Ray returns no subsegment where there is no segment.
+                # X-Ray returns no subsegment if there is no segment.
                 if subsegment is not None:
                     with _never_raising():
                         self._xray.end_subsegment()
@@ -131,7 +131,7 @@ class Telemetry:
         self._count(trigger, "invalid")
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
-        """Log and count that a conversation has a limit. `ends_at` is its time, as answered."""
+        """Log and count that a conversation has a limit. `ends_at` is its time, as in the answer."""
         fields = _fields("timer", conversation, "armed", deadline) | {"ends_at": ends_at}
         with _never_raising():
             self._logger.info("limit set", extra=fields)
@@ -195,5 +195,5 @@ def _never_raising() -> Iterator[None]:
     """Report a failure of the telemetry on stderr, which Lambda logs, and go on."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - telemetry can fail in any way, and no failure may cost an answer
+    except Exception as error:  # noqa: BLE001 - telemetry can fail in any way, and no failure may prevent an answer
         print(f"telemetry failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201 - the logger may be what failed

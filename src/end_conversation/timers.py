@@ -1,4 +1,4 @@
-"""The timer door: gives a conversation a limit, by a schedule that puts its session timeout on the bus."""
+"""The timer door: sets a limit for a conversation, with a schedule that puts its session timeout on the bus."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MIN_SECONDS = 60  # EventBridge Scheduler is precise to a minute
 
 
 class Schedule(Protocol):
-    """Lets a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
+    """Makes a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
 
-    Returns the end that stands. Raises AwsCallFailed.
+    Returns the resulting end. Raises AwsCallFailed.
     """
 
     def __call__(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime: ...
 
 
 class TimerDoor:
-    """Answers PUT …/timeout. Bad input is answered and never raises."""
+    """Answers PUT …/timeout. Invalid input gets an error answer and never raises."""
 
     trigger: Trigger = "timer"
     method = "PUT"
@@ -54,7 +54,7 @@ class TimerDoor:
         self._clock = clock
 
     def __call__(self, request: Request) -> dict[str, Any]:
-        """Set the limit of one conversation. Without `seconds` in the query, it is the longest allowed one."""
+        """Set the limit of one conversation. Without `seconds` in the query, it is the maximum."""
         conversation, deadline = request.conversation, request.deadline
         ids = {"request_id": request.request_id, "conversation_id": conversation.conversation_id}
         if conversation.deployment_id not in self._allowed:
@@ -80,9 +80,9 @@ class TimerDoor:
 
 
 def _seconds(event: dict[str, Any], max_seconds: int) -> int | None:
-    """Return `seconds` of the query, held to the maximum. None if it is invalid.
+    """Return `seconds` of the query, reduced to the maximum. None if it is invalid.
 
-    If it is repeated, a REST API lists all values, and an HTTP API or a Function URL joins them by commas.
+    If it is repeated, a REST API lists all values, and an HTTP API or a Function URL joins them with commas.
     """
     match event:
         case {"multiValueQueryStringParameters": {"seconds": [value]}}:

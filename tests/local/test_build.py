@@ -20,6 +20,7 @@ from local.build import ARCHITECTURE, build
 from local.process import AWS_CLIENT, ROOT, clean_environment
 from operations.package import PLATFORMS, add_byte_code, install, made_for
 from operations.samconfig import saved_architecture
+from operations.trim import TIME_ZONES
 from tests.unit.fakes import TIMER_SETTINGS
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ SETTINGS = {
     "TimerFunction": TIMER_SETTINGS,
 }
 OURS = "end_conversation/"
+ROOTS = "end_conversation/roots/"
 TRIMMED = ("boto3/data/", "botocore/data/")
+CA_BUNDLE = "botocore/cacert.pem"
 IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import end_conversation.handler; "
 
 
@@ -137,13 +140,13 @@ def test_distributions_are_those_pinned(built: Path, function: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_file_is_pinned_or_ours(built: Path, function: str) -> None:
-    """Each file is as its package's RECORD lists it, byte code of such a file, trimmed data, or of src/."""
+    """Each file is as its package's RECORD lists it, byte code of such a file, trimmed data, a root, or of src/."""
     tree = built / function
     listed = recorded(tree)
     unlisted = {
         path: digest
         for path, digest in files(tree).items()
-        if not path.endswith(".pyc") and not path.startswith(TRIMMED) and listed.get(path) not in {digest, ""}
+        if not path.endswith(".pyc") and not path.startswith((*TRIMMED, ROOTS)) and listed.get(path) not in {digest, ""}
     }
     ours = {path: digest for path, digest in files(ROOT / "src").items() if not path.endswith(".pyc")}
     assert unlisted == ours
@@ -152,11 +155,14 @@ def test_every_file_is_pinned_or_ours(built: Path, function: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_nothing_of_a_package_is_missing(built: Path, function: str) -> None:
-    """What a RECORD lists is there, and only data that is never read was left out."""
+    """What a RECORD lists is there, but for the CA bundle, which was split, and for data that is never read."""
     tree = built / function
     listed = recorded(tree)
     assert len(listed) > 500
-    assert {path for path in listed if not (tree / path).exists() and not path.startswith(TRIMMED)} == set()
+    assert {path for path in listed if not (tree / path).exists() and not path.startswith(TRIMMED)} == {
+        CA_BUNDLE,
+        TIME_ZONES,
+    }
     trimmed = {path for path in files(tree) if path.startswith(TRIMMED)}
     assert {path for path in trimmed if path not in listed and f"{path}.gz" not in listed} == set()
 

@@ -97,7 +97,7 @@ ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
 
 @pytest.mark.parametrize("reply", SLOW)
 def test_a_request_is_answered_before_lambda_kills_the_function(reply: Reply) -> None:
-    """Whichever way Tavus is slow, the function answers 504, and the same sandbox serves the next request."""
+    """However Tavus is slow, the function answers 504, and the same sandbox serves the next request."""
     with FaultServer(reply, reply, reply, ENDED) as server:
         settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": server.url}
         with sandbox("HttpFunction", 3, **settings) as running:

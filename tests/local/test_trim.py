@@ -1,33 +1,82 @@
-"""What the build leaves out of botocore's data: nothing that a request of ours depends on."""
+"""What the build leaves out of botocore's data: nothing that a request of ours, or its answer, depends on."""
 
 from __future__ import annotations
 
-import re
+import json
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import botocore
 import pytest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 from botocore.session import Session
 
 from local.build import build
-from operations.trim import SERVICES
-
-if TYPE_CHECKING:
-    from botocore.awsrequest import AWSPreparedRequest
+from operations.trim import MODEL, SERVICES
+from tests.unit.fakes import let_aws_answer
 
 WHOLE = Path(botocore.__file__).parent / "data"
 # One of each partition, and one that botocore does not know yet.
 REGIONS = ["us-east-1", "eu-west-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1", "us-isob-east-1", "xx-north-9"]
-CALLS: list[tuple[str, str, dict[str, Any]]] = [
-    ("events", "put_events", {"Entries": [{"Source": "s", "DetailType": "d", "Detail": "{}", "EventBusName": "bus"}]}),
-    ("dynamodb", "get_item", {"TableName": "ended", "Key": {"conversation": {"S": "d/c"}}, "ConsistentRead": True}),
-    ("dynamodb", "put_item", {"TableName": "ended", "Item": {"conversation": {"S": "d/c"}, "reason": {"NULL": True}}}),
-]
+ITEM = {"conversation": {"S": "d/c"}, "reason": {"NULL": True}, "attempts": {"N": "1"}}
+SCHEDULE = {
+    "GroupName": "limits",
+    "Name": "d-c",
+    "Description": "d/c",
+    "ScheduleExpression": "at(2026-11-25T08:37:41)",
+    "ScheduleExpressionTimezone": "UTC",
+    "FlexibleTimeWindow": {"Mode": "OFF"},
+    "ActionAfterCompletion": "DELETE",
+    "State": "ENABLED",
+    "Target": {
+        "Arn": "arn:bus",
+        "RoleArn": "arn:role",
+        "EventBridgeParameters": {"Source": "s", "DetailType": "d"},
+        "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 3600},
+        "DeadLetterConfig": {"Arn": "arn:queue"},
+        "Input": "{}",
+    },
+}
+# Each operation that the functions call, with its parameters and the members of an answer.
+CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "put_events": (
+        "events",
+        {
+            "Entries": [
+                {"Source": "s", "DetailType": "d", "Detail": "{}", "EventBusName": "bus", "TraceHeader": "Root=1-2-3"}
+            ]
+        },
+        {"FailedEntryCount": 1, "Entries": [{"EventId": "1", "ErrorCode": "InternalFailure", "ErrorMessage": "text"}]},
+    ),
+    "get_item": (
+        "dynamodb",
+        {"TableName": "ended", "Key": {"conversation": {"S": "d/c"}}, "ConsistentRead": True},
+        {"Item": ITEM, "ConsumedCapacity": {"TableName": "ended", "CapacityUnits": 1.0}},
+    ),
+    "put_item": (
+        "dynamodb",
+        {
+            "TableName": "ended",
+            "Item": ITEM,
+            "ConditionExpression": "attribute_not_exists(conversation) OR #status <> :ended",
+            "ExpressionAttributeNames": {"#status": "status"},
+            "ExpressionAttributeValues": {":ended": {"S": "ended"}},
+        },
+        {"Attributes": ITEM, "ConsumedCapacity": {"TableName": "ended", "CapacityUnits": 1.0}},
+    ),
+    "create_schedule": ("scheduler", SCHEDULE, {"ScheduleArn": "arn"}),
+    "get_schedule": (
+        "scheduler",
+        {"GroupName": "limits", "Name": "d-c"},
+        {**SCHEDULE, "Arn": "arn", "CreationDate": 1764060000.5},
+    ),
+    "update_schedule": ("scheduler", SCHEDULE, {"ScheduleArn": "arn"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,42 +85,95 @@ def trimmed() -> Path:
     return build().parent / "EventFunction/botocore/data"
 
 
-class Sent(Exception):
-    """Holds a request at the moment when it would be sent."""
+@pytest.fixture(autouse=True)
+def _same_time_and_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests and signatures contain the time and random ids."""
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: datetime(2026, 11, 25, tzinfo=UTC))
+    monkeypatch.setattr("uuid.uuid4", lambda: UUID(int=0))
 
 
-def request(data: Path, region: str, call: tuple[str, str, dict[str, Any]], config: Config) -> tuple[Any, ...]:
-    """What would be sent, and the scope of its signature, by a client that has only this data; or why nothing would."""
+def create_client(data: Path, service: str, region: str = "eu-west-1", **options: Any) -> Any:
+    """Create a client that has only this data and tries once."""
     loader = Loader(extra_search_paths=[str(data)], include_default_search_paths=False)
     loader.BUILTIN_DATA_PATH = str(data)  # data from elsewhere would be asked differently for endpoints
     session: Any = Session()
     session.register_component("data_loader", loader)
-    service, operation, arguments = call
+    config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, **options)
+    return session.create_client(service, region_name=region, config=config)
 
-    def stop(request: AWSPreparedRequest, **_: object) -> None:
-        raise Sent(request)
 
+def request(data: Path, operation: str, region: str, **options: Any) -> tuple[Any, ...]:
+    """Return the whole request that would be sent, or why there would be none."""
+    service, parameters, _ = CALLS[operation]
     try:
-        client = session.create_client(service, region_name=region, config=config)
-        client.meta.events.register("before-send", stop)
-        getattr(client, operation)(**arguments)
+        client = create_client(data, service, region, **options)
+        requests: list[Any] = let_aws_answer(client, (200, b"{}"))
+        getattr(client, operation)(**parameters)
     except BotoCoreError as error:
         return type(error), str(error)
-    except Sent as sent:
-        [asked] = sent.args
-    scope = re.search(r"Credential=\w+/\d+/([^,]+)", str(asked.headers["Authorization"]))
-    return asked.method, asked.url, asked.body, asked.headers["X-Amz-Target"], scope and scope[1]
+    [sent] = requests
+    return sent.method, sent.url, sent.body, dict(sent.headers)
+
+
+def outcome(data: Path, operation: str, status: int, body: dict[str, Any]) -> Any:
+    """Return what a client makes of an answer: the parsed answer, or the exception's classes and content."""
+    service, parameters, _ = CALLS[operation]
+    client = create_client(data, service)
+    let_aws_answer(client, (status, json.dumps(body).encode()))
+    try:
+        return getattr(client, operation)(**parameters)
+    except ClientError as error:
+        return [kind.__name__ for kind in type(error).__mro__], str(error), error.response
+
+
+def errors(operation: str) -> list[str]:
+    """Return the errors of an operation in the whole model, and one that is in no model."""
+    client = create_client(WHOLE, CALLS[operation][0])
+    name = client.meta.method_to_api_mapping[operation]
+    return [*(shape.name for shape in client.meta.service_model.operation_model(name).error_shapes), "Unheard"]
 
 
 @pytest.mark.parametrize("region", REGIONS)
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call[1])
-def test_requests_are_those_of_the_untrimmed_data(
-    trimmed: Path, region: str, call: tuple[str, str, dict[str, Any]]
-) -> None:
-    """The same endpoint, body and signing scope, with and without FIPS and dualstack."""
+@pytest.mark.parametrize("operation", CALLS)
+def test_requests_are_those_of_the_untrimmed_data(trimmed: Path, region: str, operation: str) -> None:
+    """The same endpoint, headers, signature and body, byte for byte, with and without FIPS and dualstack."""
     for fips, dualstack in product([False, True], repeat=2):
-        config = Config(use_fips_endpoint=fips, use_dualstack_endpoint=dualstack)
-        assert request(trimmed, region, call, config) == request(WHOLE, region, call, config)
+        options = {"use_fips_endpoint": fips, "use_dualstack_endpoint": dualstack}
+        assert request(trimmed, operation, region, **options) == request(WHOLE, operation, region, **options)
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_a_request_is_signed(trimmed: Path, operation: str) -> None:
+    """So the test above compares whole requests."""
+    assert b"Signature=" in request(trimmed, operation, "eu-west-1")[3]["Authorization"]
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_answers_are_parsed_as_with_the_untrimmed_data(trimmed: Path, operation: str) -> None:
+    answer = CALLS[operation][2]
+    found = outcome(trimmed, operation, 200, answer)
+
+    assert found == outcome(WHOLE, operation, 200, answer)
+    assert found.keys() - {"ResponseMetadata"} == answer.keys()
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_errors_are_parsed_as_with_the_untrimmed_data(trimmed: Path, operation: str) -> None:
+    """Each keeps its own class and members."""
+    members = {"message": "text", "Message": "text", "ResourceType": "type", "Item": ITEM}
+    for code in errors(operation):
+        body = {"__type": f"com.amazonaws#{code}", **members}
+        found = outcome(trimmed, operation, 400, body)
+        assert found == outcome(WHOLE, operation, 400, body)
+        assert found[0][0] == ("ClientError" if code == "Unheard" else code)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_only_the_operations_used_are_kept(trimmed: Path, service: str) -> None:
+    version, operations = SERVICES[service]
+    model = json.loads((trimmed / service / version / MODEL).read_bytes())
+
+    assert model["operations"].keys() == operations
 
 
 def test_nothing_is_kept_of_other_services(trimmed: Path) -> None:
@@ -91,8 +193,3 @@ def test_data_of_boto3s_resources_is_left_out(trimmed: Path) -> None:
     """No resource is ever made, only clients."""
     assert (WHOLE.parent.parent / "boto3/data").exists()
     assert not (trimmed.parent.parent / "boto3/data").exists()
-
-
-def test_botocores_ca_bundle_is_kept(trimmed: Path) -> None:
-    """A client without another bundle falls back on it."""
-    assert (trimmed.parent / "cacert.pem").read_bytes() == (WHOLE.parent / "cacert.pem").read_bytes()

@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests, which use no network but the loopback interface."""
+"""Fixtures of the unit tests, which use no network except the loopback interface."""
 
 from __future__ import annotations
 

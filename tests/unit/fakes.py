@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from botocore.compat import HTTPHeaders
 from end_conversation.conversation import Status
 from end_conversation.deadline import Clock
 from end_conversation.telemetry import Telemetry
+from end_conversation.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,8 @@ TIMER_SETTINGS = {
     "TIMER_TARGET": '{"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default",'
     ' "RoleArn": "arn:aws:iam::111122223333:role/timer"}',
 }
+
+TRUSTS_NOBODY = Trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 class Context(LambdaContext):

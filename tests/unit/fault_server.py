@@ -217,7 +217,7 @@ def serving_tls(authority: trustme.CA, host: str = "127.0.0.1", valid_until: dat
 
 
 def answer(status: int, body: bytes = b"", *headers: str, keep: bool = False) -> bytes:
-    """A whole answer. With `keep`, the connection stays open after it."""
+    """A complete answer. With `keep`, the connection stays open after it."""
     lines = [f"HTTP/1.1 {status} Some Reason", f"Content-Length: {len(body)}", *headers]
     if not keep:
         lines.append("Connection: close")

@@ -46,7 +46,7 @@ ENVELOPE = ("version", "id", "source", "detail-type", "account", "time", "region
 
 
 def resolve(part: Any) -> Any:
-    """Replace each reference in a part of openapi.yaml by what it refers to."""
+    """Replace each reference in a part of openapi.yaml with what it refers to."""
     if isinstance(part, list):
         return [resolve(item) for item in part]
     if not isinstance(part, dict):
@@ -81,7 +81,7 @@ def changed(name: str, changes: Mapping[str, Any]) -> Any:
 
 
 def check(event: Any, schema: str) -> None:
-    """Validate an event by its JSON Schema. Raises ValidationError."""
+    """Validate an event against its JSON Schema. Raises ValidationError."""
     Draft202012Validator(sample(f"{schema}.schema"), format_checker=Draft202012Validator.FORMAT_CHECKER).validate(event)
 
 
@@ -309,7 +309,7 @@ CONTRACT = schemathesis.openapi.from_path(
 
 @CONTRACT.parametrize()
 def test_every_answer_is_documented(case: schemathesis.Case[Any], ending: tuple[FaultServer, WSGIApplication]) -> None:
-    """For any request, the answer is as openapi.yaml says. Only for a 200, Tavus or Scheduler was called, and once."""
+    """For any request, the answer is as openapi.yaml says. Tavus or Scheduler is called once for a 200, else never."""
     upstream, api = ending
     upstream.requests.clear()
 
@@ -409,7 +409,7 @@ def test_every_example_is_valid(schema: dict[str, Any], example: Any) -> None:
 
 
 def check_by_tavus_document(status: int, content_type: str, body: bytes) -> None:
-    """Validate an answer by Tavus' own OpenAPI document. Raises OpenAPIError."""
+    """Validate an answer against Tavus' own OpenAPI document. Raises OpenAPIError."""
     OpenAPI.from_file_path(str(TAVUS_OPENAPI)).validate_response(
         MockRequest("https://tavusapi.com", "post", f"{SAMPLE_PATH}/end"),
         MockResponse(body, status_code=status, content_type=content_type),

@@ -49,7 +49,7 @@ def test_no_answer_is_unavailable_in_both_columns(reason: Reason, sent: bool, ea
     assert cell(NoAnswer(reason, "Failure", sent=sent), earlier=earlier) == f"unavailable/{reason}"
 
 
-def test_an_attempt_may_have_ended_the_conversation_after_a_server_failure_only() -> None:
+def test_an_attempt_may_have_ended_the_conversation_only_after_a_server_failure() -> None:
     """408 and every 5xx, but not 501 and 505."""
     found = {status_code for status_code in range(200, 600) if may_have_ended(Answer(status_code, {}, b""))}
     assert found == SERVER_FAILURES
@@ -90,7 +90,7 @@ UNAVAILABLE = result(Status.UNAVAILABLE, Reason.TAVUS_ERROR)
 def test_every_cell_of_table_2(
     answered: Result, nothing_known: Result, may_have_ended_known: Result, ended_known: Result
 ) -> None:
-    """A known `ended` is published whole, with its own attempts; every other cell keeps those of this delivery."""
+    """A known `ended` is published unchanged, with its own attempts. Every other cell keeps those of this delivery."""
     assert combine(answered, None) == nothing_known
     assert combine(answered, KNOWN_MAY_HAVE_ENDED) == may_have_ended_known
     assert combine(answered, KNOWN_ENDED) == ended_known

@@ -42,7 +42,7 @@ def test_a_conversation_of_an_allowed_deployment_is_ended() -> None:
 
 
 def test_another_deployment_is_rejected_before_anything_is_called() -> None:
-    """Neither Tavus nor the table is asked, whatever is recorded."""
+    """Neither Tavus nor the table is called, whatever is recorded."""
     record = FakeRecord(ENDED)
     end = EndAllowed(EndRecorded(answering(ENDED), record), {"d2"}, CLOCK)
 
@@ -94,14 +94,14 @@ def test_an_unavailable_tavus_that_may_have_ended_the_conversation_is_recorded()
 
 @pytest.mark.parametrize("result", [UNEXPECTED, EARLIER, NOT_FOUND, REJECTED, MAY_HAVE_ENDED, THROTTLED])
 def test_a_second_delivery_returns_the_recorded_ended(result: Result) -> None:
-    """A run that was killed between Tavus' 200 and PutEvents still ends in the truth."""
+    """So the result is correct even if a run was killed between Tavus' 200 and PutEvents."""
     record = FakeRecord(ENDED)
 
     assert run(result, record) is ENDED
     assert record.known is ENDED
 
 
-def test_ended_written_by_a_run_beside_this_one_is_found() -> None:
+def test_ended_written_by_a_concurrent_run_is_found() -> None:
     """The record is read after it is written, so the weaker of two runs finds the result of the stronger."""
 
     class Raced(FakeRecord):

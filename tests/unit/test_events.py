@@ -1,4 +1,4 @@
-"""The event door: which events it takes, and what it publishes."""
+"""The event door: which events it accepts, and what it publishes."""
 
 import json
 from collections.abc import Callable
@@ -156,7 +156,7 @@ NO_IDS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}, {"conversation
     ],
 )
 def test_an_event_without_valid_ids_or_with_a_result_is_invalid(changes: dict[str, Any], message: str) -> None:
-    """A result that came back as a trigger would otherwise go round for ever."""
+    """Otherwise, a result that came back as a trigger would loop forever."""
     door = Door()
 
     with pytest.raises(InvalidEvent, match=message):
@@ -205,7 +205,7 @@ def test_a_message_of_the_retry_queue_ends_the_conversation_under_the_id_of_its_
     ],
 )
 def test_an_event_without_an_id_keeps_the_request_id_of_its_first_invocation(body: Any, request_id: str) -> None:
-    """Lambda's record tells it. Consumers then recognize a result that an earlier invocation published."""
+    """Lambda's record has it. Consumers then recognize a result that an earlier invocation published."""
     door = Door()
 
     door(message(json.dumps(body)))

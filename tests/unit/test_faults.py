@@ -31,6 +31,7 @@ from end_conversation.tavus import (
     TavusClient,
     TavusConnection,
 )
+from end_conversation.trust import Trust
 from tests.unit.fakes import FakeClock
 from tests.unit.fault_server import (
     FaultServer,
@@ -79,7 +80,7 @@ REFUSED = (
 
 def create_client(url: str, clock: Clock, tls: ssl.SSLContext = TRUSTS_NOBODY) -> TavusClient:
     """Compose the client as bootstrap does, but without jitter."""
-    connection = TavusConnection(Origin.parse(url), {"User-Agent": "end-conversation/1"}, tls, clock)
+    connection = TavusConnection(Origin.parse(url), {"User-Agent": "end-conversation/1"}, Trust(tls), clock)
     return TavusClient(connection.post, clock, lambda low, _: low)
 
 

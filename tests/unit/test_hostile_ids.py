@@ -1,4 +1,4 @@
-"""Malformed and malicious ids: none of them reaches Tavus or Scheduler, through any trigger and in either place."""
+"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _nothing_sent_yet(server: FaultServer) -> None:
 def test_a_hostile_path_parameter_is_an_invalid_id(
     handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str
 ) -> None:
-    """The path of these requests has valid ids, and does not help."""
+    """The path of these requests has valid ids, but is not used."""
     event = BY_PARAMETERS[trigger](ids_with(HOSTILE[hostile], place))
 
     response = handler(event, Context())

@@ -1,4 +1,4 @@
-"""The HTTP door: which requests it takes, and what it answers."""
+"""The HTTP door: which requests it accepts, and what it answers."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_each_sample_request_ends_its_conversation(name: str) -> None:
 
 @pytest.mark.parametrize("path", [PATH, f"/prod{PATH}", f"/a/b{PATH}", f"/v2/deployments/x{PATH}"])
 def test_ids_come_from_the_end_of_the_path(path: str) -> None:
-    """A stage or a base path may stand before it."""
+    """A stage or a base path may precede it."""
     door = Door()
 
     assert door(request(path))["statusCode"] == 200
@@ -71,7 +71,7 @@ IDS = {"deployment_id": "d2", "conversation_id": "c2"}
 
 @pytest.mark.parametrize("path", [PATH, "/custom/d2/c2/end", "end"])
 def test_ids_come_from_the_path_parameters(path: str) -> None:
-    """Then only the last segment of the path counts."""
+    """Then only the last segment of the path is read."""
     door = Door()
 
     assert door(request(path, pathParameters=IDS))["statusCode"] == 200
@@ -80,7 +80,7 @@ def test_ids_come_from_the_path_parameters(path: str) -> None:
 
 @pytest.mark.parametrize("parameters", [{"proxy": PATH}, {"deployment_id": "d2"}, {"conversation_id": "c2"}, {}, None])
 def test_ids_fall_back_to_the_path(parameters: dict[str, str] | None) -> None:
-    """A greedy {proxy+} route, for one, names no ids."""
+    """For example, a greedy {proxy+} route names no ids."""
     door = Door()
 
     assert door(request(pathParameters=parameters))["statusCode"] == 200
@@ -177,7 +177,7 @@ def test_unconfirmed_is_a_202_with_the_members_of_a_200() -> None:
     ],
 )
 def test_every_other_result_is_a_problem(result: Result, status: int, title: str, reason: str) -> None:
-    """It follows RFC 9457: a reason for programs, a detail for people, and the ids to look it up by."""
+    """It follows RFC 9457: a reason for programs, a detail for people, and ids to search the log for."""
     door = Door(result)
 
     answer = door(request())
@@ -202,7 +202,7 @@ def test_every_other_result_is_a_problem(result: Result, status: int, title: str
     [(None, "5"), (0, "1"), (0.2, "1"), (1.2, "2"), (30, "30"), (3600, "3600"), (3601, "3600"), (float("inf"), "3600")],
 )
 def test_a_503_has_a_retry_after(retry_after: float | None, header: str) -> None:
-    """It is Tavus' own, held to 1 to 3600 seconds, or else 5 seconds."""
+    """It is Tavus' own, limited to 1 to 3600 seconds, or else 5 seconds."""
     assert Door(unavailable(Reason.TAVUS_THROTTLED, retry_after))(request())["headers"]["Retry-After"] == header
 
 

@@ -60,7 +60,7 @@ def may_have_ended(steps: list[Step]) -> bool:
 
 
 class FakePost:
-    """Returns the outcomes of a script, one a POST."""
+    """Returns the outcomes of a script, one per POST."""
 
     def __init__(self, script: list[Step], clock: FakeClock) -> None:
         self._script = script
@@ -202,7 +202,7 @@ def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[l
 
 
 class Model:
-    """What the contract says of a record: nothing, may have ended, or ended. It never gets weaker."""
+    """What the contract says about a record: nothing, may have ended, or ended. It never gets weaker."""
 
     def __init__(self) -> None:
         self.known = "nothing"
@@ -427,7 +427,7 @@ def test_tavus_is_called_for_valid_ids_only(
 @properties
 @given(values, values, values, values)
 def test_every_published_event_is_valid(id_: Any, source: Any, time: Any, detail_type: Any) -> None:
-    """Whatever the trigger says of itself, the event that is published for it is valid by its schema."""
+    """Whatever the trigger contains, the event that is published for it is valid against its schema."""
     published: list[dict[str, Any]] = []
     clock = FakeClock()
     client = TavusClient(FakePost([Step(Answer(200, {}, ENDED_BODY), 0.0)], clock), clock, lambda low, _: low)

@@ -1,6 +1,5 @@
 """The schedules: what Scheduler is asked for, which end stands, and what is given up."""
 
-import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -18,7 +17,7 @@ from end_conversation.aws.schedules import Schedules
 from end_conversation.conversation import Conversation
 from end_conversation.deadline import Clock, Deadline
 from end_conversation.errors import AwsCallFailed
-from tests.unit.fakes import FakeClock
+from tests.unit.fakes import TRUSTS_NOBODY, FakeClock
 from tests.unit.fault_server import FaultServer, answer, drip, hang, reset
 
 CONVERSATION = Conversation("d1", "c1")
@@ -75,7 +74,7 @@ class Scheduler(Stubber):
 
 @pytest.fixture
 def scheduler() -> Iterator[Scheduler]:
-    with Scheduler(create_client("scheduler", ssl.create_default_context())) as stub:
+    with Scheduler(boto3.client("scheduler")) as stub:
         yield stub
         stub.assert_no_pending_responses()
 
@@ -94,7 +93,7 @@ def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler) -> No
 
 def test_a_name_and_a_description_fit_the_longest_ids() -> None:
     """Scheduler allows 64 characters for a name and 512 for a description."""
-    client = create_client("scheduler", ssl.create_default_context())
+    client: Any = boto3.client("scheduler")
     longest = Conversation("d" * 128, "c" * 128)
     with Scheduler(client) as stub:
         name = sha256(f"{'d' * 128}/{'c' * 128}".encode()).hexdigest()
@@ -248,7 +247,7 @@ def test_an_update_waits_before_the_second_look(scheduler: Scheduler) -> None:
 def test_a_scheduler_that_does_not_work_is_asked_twice(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
     with FaultServer(fault, fault) as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
-        client = create_client("scheduler", ssl.create_default_context())
+        client = create_client("scheduler", TRUSTS_NOBODY)
         clock = Clock()
         with pytest.raises(AwsCallFailed):
             Schedules(client, "limits", TARGET, clock).set_end(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
@@ -260,7 +259,7 @@ def test_an_answer_sent_byte_by_byte_is_given_up_at_the_deadline(monkeypatch: py
     """No timeout of a single read ends it."""
     with FaultServer(drip(answer(200, b'{"ScheduleArn": "arn"}'), every=0.02)) as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
-        client = create_client("scheduler", ssl.create_default_context())
+        client = create_client("scheduler", TRUSTS_NOBODY)
         clock = Clock()
         with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
             Schedules(client, "limits", TARGET, clock).set_end(CONVERSATION, END, Deadline(clock, 0.5, 0.1))
@@ -272,7 +271,7 @@ def test_an_answer_that_is_lost_does_not_make_a_second_schedule(monkeypatch: pyt
     found = answer(200, b'{"ScheduleExpression": "at(2026-11-25T08:37:41)"}')
     with FaultServer(reset, conflict, found) as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
-        client = create_client("scheduler", ssl.create_default_context())
+        client = create_client("scheduler", TRUSTS_NOBODY)
         schedules = Schedules(client, "limits", TARGET, FakeClock())
         end = schedules.set_end(CONVERSATION, END, Deadline(FakeClock(), 4.5, 0.5))
 

@@ -1,6 +1,5 @@
 """The table of ended conversations: what is kept, what is not overwritten, and how its failures are reported."""
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,7 +14,7 @@ from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, create_clien
 from end_conversation.aws.table import EndedTable
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from tests.unit.fakes import FakeClock, let_aws_answer
+from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, let_aws_answer
 
 CONVERSATION = Conversation("d1", "c1")
 DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
@@ -213,7 +212,7 @@ def test_a_malformed_item_is_reported_and_not_returned(client: Any, change: dict
 )
 def test_an_answer_that_is_not_dynamodb_s_is_reported(answer: tuple[int, bytes]) -> None:
     """The parser of botocore raises almost anything on such answers."""
-    client = create_client("dynamodb", ssl.create_default_context())
+    client = create_client("dynamodb", TRUSTS_NOBODY)
     let_aws_answer(client, answer, answer)
     table = Table(client)
 
@@ -222,7 +221,7 @@ def test_an_answer_that_is_not_dynamodb_s_is_reported(answer: tuple[int, bytes])
 
 
 def test_a_read_that_fails_for_a_moment_is_tried_again() -> None:
-    client = create_client("dynamodb", ssl.create_default_context())
+    client = create_client("dynamodb", TRUSTS_NOBODY)
     requests = let_aws_answer(client, (500, b""), (200, b"{}"))
     table = Table(client)
 

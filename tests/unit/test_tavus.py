@@ -1,4 +1,4 @@
-"""The client of Tavus with a fake connection: headers, shares and waits. test_faults.py has the real connection."""
+"""The client of Tavus with a fake connection: headers, time shares, waits. test_faults.py has the real connection."""
 
 import pytest
 

@@ -37,13 +37,13 @@ type Capture = Callable[[Callable[[Telemetry], object]], Captured]
 
 @pytest.fixture(autouse=True)
 def _no_metrics_left() -> Iterator[None]:
-    """Powertools keeps one set of metrics a process."""
+    """Powertools keeps one set of metrics per process."""
     yield
     Metrics().clear_metrics()
 
 
 class _CurrentStdout:
-    """Writes to the stdout of the moment."""
+    """Writes to the current stdout."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -54,7 +54,7 @@ class _CurrentStdout:
 
 @pytest.fixture
 def telemetry(request: pytest.FixtureRequest) -> Telemetry:
-    # Powertools keeps one logger a service, so each test has a service of its own. Its logger keeps the stdout of its
+    # Powertools keeps one logger per service, so each test has its own service. The logger keeps the stdout of its
     # creation, which pytest closes before the test begins.
     created = Telemetry({"POWERTOOLS_METRICS_NAMESPACE": "Test", "POWERTOOLS_SERVICE_NAME": request.node.name})
     for handler in logging.getLogger(request.node.name).handlers:
@@ -332,7 +332,7 @@ def test_an_answer_survives_a_missing_segment(
 def test_an_answer_survives_failing_metrics_or_logs(
     telemetry: Telemetry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    """The failure is reported on stderr, without its text. Failing metrics cost no log line, and the reverse."""
+    """The failure is reported on stderr, without its text. If metrics fail, logs are still written, and the reverse."""
     monkeypatch.setattr(f"aws_lambda_powertools.{broken}", Mock(side_effect=RuntimeError("secret")))
 
     assert call(telemetry, ENDED) is ENDED
@@ -380,7 +380,7 @@ def reject(service: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def service() -> str:
-    """A new service, because Powertools keeps one logger a service."""
+    """A new service, because Powertools keeps one logger per service."""
     return str(uuid4())
 
 

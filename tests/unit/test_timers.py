@@ -50,8 +50,8 @@ def request(seconds: Any = None, path: str = PATH, method: str = "PUT", **member
     ("seconds", "set_to"),
     [(None, 3600), ("60", 60), ("600", 600), ("3600", 3600), ("3601", 3600), ("9" * 10_000, 3600)],
 )
-def test_a_limit_is_set_in_so_many_seconds(seconds: str | None, set_to: int) -> None:
-    """It is held to the maximum, which it also is without `seconds`."""
+def test_a_limit_is_set_for_this_many_seconds(seconds: str | None, set_to: int) -> None:
+    """A larger value is reduced to the maximum, which is also the default."""
     door = Door()
 
     answer = door(request(seconds))
@@ -64,7 +64,7 @@ def test_a_limit_is_set_in_so_many_seconds(seconds: str | None, set_to: int) -> 
     assert door.telemetry.timers == [("armed", f"{end:%Y-%m-%dT%H:%M:%SZ}")]
 
 
-def test_the_answer_names_the_end_that_stands() -> None:
+def test_the_answer_has_the_resulting_end() -> None:
     door = Door()
     door.known = datetime(2026, 11, 25, 8, 37, 41, tzinfo=UTC)
 
@@ -170,7 +170,7 @@ def test_method_and_ids_are_checked_as_for_an_end(event: dict[str, Any], status:
 
 
 def test_a_scheduler_that_fails_is_a_503_to_be_tried_again() -> None:
-    """The answer does not say what AWS said, but the log does."""
+    """The answer does not repeat AWS' error code, but the log does."""
     door = Door()
     door.failure = AwsCallFailed("ServiceQuotaExceededException", retryable=False)
 

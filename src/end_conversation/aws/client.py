@@ -12,10 +12,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
 from urllib3 import PoolManager, Timeout
 
+from end_conversation import USER_AGENT
 from end_conversation.errors import AwsCallFailed
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from botocore.awsrequest import AWSPreparedRequest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
     from end_conversation.deadline import Clock, Deadline
+    from end_conversation.trust import Trust
 
 # The limits for connecting to one address and for each read. They bound a try: AWS has no thread of its own.
 CONNECT_SECONDS, READ_SECONDS = 1, 1.5
@@ -43,44 +44,46 @@ RETRYABLE_CODES = _FAILED | _TIMED_OUT | _THROTTLED | _OVER_CAPACITY | _IN_CONFL
 
 
 @overload
-def create_client(service: Literal["dynamodb"], tls: ssl.SSLContext) -> DynamoDBClient: ...
+def create_client(service: Literal["dynamodb"], trust: Trust) -> DynamoDBClient: ...
 @overload
-def create_client(service: Literal["events"], tls: ssl.SSLContext) -> EventBridgeClient: ...
+def create_client(service: Literal["events"], trust: Trust) -> EventBridgeClient: ...
 @overload
-def create_client(service: Literal["scheduler"], tls: ssl.SSLContext) -> EventBridgeSchedulerClient: ...
-def create_client(service: Literal["dynamodb", "events", "scheduler"], tls: ssl.SSLContext) -> object:
-    """Create a boto3 client that tries once and connects with this TLS context.
+def create_client(service: Literal["scheduler"], trust: Trust) -> EventBridgeSchedulerClient: ...
+def create_client(service: Literal["dynamodb", "events", "scheduler"], trust: Trust) -> object:
+    """Create a boto3 client that tries once and connects with the TLS context of `trust`.
 
     botocore's own HTTP session loads a CA bundle for each connection, which takes longer than the whole rest of a
     first call, and it accepts no TLS context (boto/botocore#3171). So its session is replaced.
     """
     # At level DEBUG, botocore logs whole requests and answers.
     logging.getLogger("botocore").propagate = False
+    # botocore would compose its own user agent at each call. Our parameters are tested against the service models.
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"}, user_agent=USER_AGENT, parameter_validation=False
+    )
     # `verify=True` stops botocore from reading AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE: the TLS context decides.
-    config = Config(retries={"total_max_attempts": 1, "mode": "standard"})
     client: Any = boto3.client(service, config=config, verify=True)
     endpoint: Any = getattr(client, "_endpoint", None)  # botocore has no public way, see above
     if not isinstance(getattr(endpoint, "http_session", None), URLLib3Session):
         raise TypeError("this botocore keeps its HTTP session elsewhere: adapt create_client")
-    endpoint.http_session = _HttpSession(tls)
+    endpoint.http_session = _HttpSession(trust)
     return client
 
 
 class _HttpSession:
     """Sends signed requests, in place of botocore's own session."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         timeout = Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
-        self._pool = PoolManager(ssl_context=tls, timeout=timeout, retries=False)
+        self._pool = PoolManager(ssl_context=trust.tls, timeout=timeout, retries=False)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         # Any, because botocore's type stubs demand HTTPHeaders where botocore itself passes urllib3's.
-        response: Any = self._pool.urlopen(
-            request.method,
-            request.url,
-            body=request.body,
-            headers=request.headers,
-            preload_content=False,
+        response: Any = self._trust.connect(
+            lambda: self._pool.urlopen(
+                request.method, request.url, body=request.body, headers=request.headers, preload_content=False
+            )
         )
         return AWSResponse(request.url, response.status, response.headers, response)
 
@@ -111,7 +114,7 @@ def _call[T](call: Callable[[], T]) -> T:
         retryable = code in RETRYABLE_CODES or status_code >= 500  # noqa: PLR2004 - server errors
         raise AwsCallFailed(code, retryable=retryable) from None
     except BotoCoreError as error:
-        # Missing credentials or a wrong parameter. Nothing was sent, and a second try would fail in the same way.
+        # Missing credentials, for example. Nothing was sent, and a second try would fail in the same way.
         raise AwsCallFailed(type(error).__name__, retryable=False) from None
     except Exception as error:  # noqa: BLE001 - urllib3's errors, and whatever botocore's parser raises on a bad answer
         raise AwsCallFailed(type(error).__name__, retryable=True) from None

@@ -32,13 +32,13 @@ class Schedules:
         self._clock = clock
 
     def set_end(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime:
-        """Let a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
+        """Make a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
 
-        Returns the end that stands. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
+        Returns the resulting end. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
         """
         schedule = self._schedule(conversation, end)
         try:
-            # A worker thread is needed because somebody waits for the answer, and Scheduler can send it byte by byte.
+            # In a worker thread, because a caller waits for the answer, and Scheduler can send it byte by byte.
             return run_with_timeout(
                 lambda: call_with_retry(lambda: self._set_end(schedule, end, deadline), deadline, self._clock),
                 deadline.left(),
@@ -55,7 +55,7 @@ class Schedules:
             return end
         try:
             return self._shorten(schedule, end, deadline)
-        # It has just fired and deleted itself, or another request is changing it. Both pass.
+        # The schedule has just fired and deleted itself, or another request is changing it. Both are temporary.
         except (
             self._client.exceptions.ConflictException,
             self._client.exceptions.ResourceNotFoundException,
@@ -63,8 +63,8 @@ class Schedules:
             raise AwsCallFailed(error.response["Error"]["Code"], retryable=True) from None
 
     def _shorten(self, schedule: dict[str, Any], end: datetime, deadline: Deadline) -> datetime:
-        # An update cannot be conditional, so another request that has read the same end may replace ours by a later
-        # one. The second look finds that out, unless the other request takes longer than the pause.
+        # An update cannot be conditional, so another request that has read the same end may replace ours with a later
+        # one. The second read detects that, unless the other request takes longer than the pause.
         for _ in range(2):
             _expect_time_for_a_try(deadline)
             found = self._client.get_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
@@ -94,7 +94,7 @@ class Schedules:
 
 
 def _expect_arn(answer: Mapping[str, Any]) -> None:
-    # botocore takes a truncated 200 for an empty answer.
+    # botocore treats a truncated 200 as an empty answer.
     if "ScheduleArn" not in answer:
         raise AwsCallFailed("IncompleteAnswer", retryable=True)
 

@@ -26,9 +26,9 @@ _deserialize = TypeDeserializer().deserialize
 
 
 class EndedTable:
-    """Keeps one item a conversation: an `ended` or `unconfirmed` result, which expires after 30 days.
+    """Keeps one item per conversation: an `ended` or `unconfirmed` result, which expires after 30 days.
 
-    No method raises: a table that fails must not stop an end. `report_failure` gets the kind of each failure.
+    No method raises: a table failure must not prevent an end. `report_failure` gets the kind of each failure.
     """
 
     def __init__(self, client: DynamoDBClient, name: str, report_failure: Callable[[str], None], clock: Clock) -> None:
@@ -38,7 +38,7 @@ class EndedTable:
         self._clock = clock
 
     def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        """Return what is recorded of a conversation, read consistently. None if that is nothing, or on failure."""
+        """Return what is recorded about a conversation, with a consistent read. None if nothing is, or on failure."""
         response = self._call(
             lambda: self._client.get_item(
                 TableName=self._name, Key={"conversation": _serialize(conversation.key)}, ConsistentRead=True
@@ -54,7 +54,7 @@ class EndedTable:
             return None
 
     def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        """Store an `ended` or `unconfirmed` result. `ended` is never replaced by `unconfirmed`."""
+        """Store an `ended` or `unconfirmed` result. Never replaces `ended` with `unconfirmed`."""
         attributes = {
             "conversation": conversation.key,
             "status": result.status,

@@ -1,0 +1,38 @@
+"""Splits botocore's bundle of CA certificates into a folder from which OpenSSL loads only the one that it needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----\n.+?\n-----END CERTIFICATE-----", re.DOTALL)
+
+
+def split_roots(tree: Path) -> None:
+    """Move botocore's CA certificates into our package. Raises FileNotFoundError if botocore has none."""
+    bundle = tree / "botocore/cacert.pem"  # for botocore's own HTTP session, which our clients replace
+    add_roots(tree / "end_conversation/roots", bundle.read_text())
+    bundle.unlink()
+
+
+def add_roots(folder: Path, bundle: str) -> None:
+    """Write each CA certificate of a PEM bundle to a file of its own, named as OpenSSL looks it up."""
+    folder.mkdir(exist_ok=True)
+    for certificate in _CERTIFICATE.findall(bundle):
+        name = _subject_hash(certificate)
+        number = len(list(folder.glob(f"{name}.*")))  # other certificates whose subjects have the same hash
+        (folder / f"{name}.{number}").write_text(f"{certificate}\n")
+
+
+def _subject_hash(certificate: str) -> str:
+    command = ["openssl", "x509", "-noout", "-subject_hash"]
+    try:
+        done = subprocess.run(command, input=certificate, stdout=subprocess.PIPE, text=True, check=True)
+    except FileNotFoundError:
+        sys.exit("Not built: the build needs the openssl command. Install OpenSSL.")
+    return done.stdout.strip()

@@ -1,0 +1,223 @@
+"""Which servers get a request: the certificate authorities of the build, of the runtime and of a named bundle."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from urllib3.exceptions import SSLError
+
+from end_conversation import trust as trust_module
+from end_conversation.aws.client import create_client
+from end_conversation.deadline import Clock
+from end_conversation.decision import NoAnswer
+from end_conversation.settings import Origin
+from end_conversation.tavus import TavusConnection
+from end_conversation.trust import Trust, create_trust
+from operations.roots import add_roots
+from tests.unit.fault_server import FaultServer, answer, serving_tls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    type Ask = Callable[[str, Trust], bool]
+
+OVER = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the build, without certificates."""
+    folder = tmp_path / "roots"
+    folder.mkdir()
+    monkeypatch.setattr(trust_module, "ROOTS", folder)
+    return folder
+
+
+@pytest.fixture
+def built(roots: Path) -> trustme.CA:
+    """An authority whose root is in that folder."""
+    add(roots, authority := trustme.CA())
+    return authority
+
+
+@pytest.fixture
+def runtime_loads(monkeypatch: pytest.MonkeyPatch) -> list[ssl.SSLContext]:
+    """The contexts that the runtime's roots were added to."""
+    loads: list[ssl.SSLContext] = []
+    load = ssl.SSLContext.load_default_certs
+
+    def counted(context: ssl.SSLContext, *arguments: Any) -> None:
+        loads.append(context)
+        load(context, *arguments)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", counted)
+    return loads
+
+
+def ask_tavus(url: str, trust: Trust) -> bool:
+    return not isinstance(TavusConnection(Origin.parse(url), {}, trust, Clock()).post("/", 5), NoAnswer)
+
+
+def ask_aws(url: str, trust: Trust) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        client = create_client("events", trust)
+    try:
+        client.put_events(Entries=[{"Source": "s"}])
+    except SSLError:
+        return False
+    return True
+
+
+@pytest.fixture(params=[ask_tavus, ask_aws])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Sends a request to a server, and tells whether there was an answer."""
+    asking: Ask = request.param
+    return asking
+
+
+def server_of(authority: trustme.CA, host: str = "127.0.0.1", valid_until: datetime | None = None) -> FaultServer:
+    return FaultServer(answer(200, b"{}"), tls=serving_tls(authority, host, valid_until))
+
+
+def add(roots: Path, authority: trustme.CA) -> None:
+    add_roots(roots, authority.cert_pem.bytes().decode())
+
+
+# In these tests, `authority` is the only root of the runtime: conftest.py names its bundle to OpenSSL.
+
+
+def test_a_root_of_the_build_is_found_without_loading_the_runtimes(
+    ask: Ask, built: trustme.CA, runtime_loads: list[ssl.SSLContext]
+) -> None:
+    with server_of(built) as server:
+        answered = ask(server.url, create_trust("SSL_CERT_FILE", None))
+
+    assert (answered, server.connections, len(server.requests), runtime_loads) == (True, 1, 1, [])
+
+
+def test_a_root_with_the_same_name_as_another_is_found(ask: Ask, roots: Path) -> None:
+    """OpenSSL numbers the files of roots whose names have the same hash."""
+    authorities = [trustme.CA(organization_name="same", organization_unit_name="same") for _ in range(3)]
+    for authority in authorities:
+        add(roots, authority)
+    trust = create_trust("SSL_CERT_FILE", None)
+
+    assert len({path.stem for path in roots.iterdir()}) == 1
+    for authority in authorities:
+        with server_of(authority) as server:
+            assert ask(server.url, trust)
+        assert server.connections == 1
+
+
+@pytest.mark.usefixtures("roots")
+def test_a_root_that_only_the_runtime_has_is_found_and_loaded_once(
+    ask: Ask, authority: trustme.CA, runtime_loads: list[ssl.SSLContext]
+) -> None:
+    """A new root at Tavus needs no deployment."""
+    trust = create_trust("SSL_CERT_FILE", None)
+    counts = []
+    for _ in range(2):
+        with server_of(authority) as server:
+            assert ask(server.url, trust)
+        counts.append((server.connections, len(server.requests)))
+
+    assert counts == [(2, 1), (1, 1)]
+    assert runtime_loads == [trust.tls]
+
+
+def test_a_removed_or_foreign_root_gets_nothing_before_and_after_the_runtimes_are_loaded(
+    ask: Ask, roots: Path, runtime_loads: list[ssl.SSLContext]
+) -> None:
+    removed = trustme.CA()
+    add(roots, removed)
+    for file in roots.iterdir():
+        file.unlink()
+    trust = create_trust("SSL_CERT_FILE", None)
+    counts = []
+    for authority in (removed, trustme.CA()):
+        with server_of(authority) as server:
+            assert not ask(server.url, trust)
+        assert server.requests == []
+        counts.append(server.connections)
+
+    assert counts == [2, 1]
+    assert runtime_loads == [trust.tls]
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("certificate", [("127.0.0.1", OVER), ("other.test", None)], ids=["expired", "another host"])
+def test_a_wrong_certificate_gets_nothing_before_and_after_the_runtimes_roots_are_loaded(
+    ask: Ask, built: trustme.CA, authority: trustme.CA, certificate: tuple[str, datetime | None], loaded: bool
+) -> None:
+    """The runtime's roots cannot help, so there is no second attempt."""
+    trust = create_trust("SSL_CERT_FILE", None)
+    if loaded:
+        with server_of(authority) as server:
+            assert ask(server.url, trust)
+    with server_of(built, *certificate) as server:
+        answered = ask(server.url, trust)
+
+    assert (answered, server.connections, server.requests) == (False, 1, [])
+
+
+def test_the_runtimes_roots_help_no_wrong_certificate(ask: Ask, roots: Path, authority: trustme.CA) -> None:
+    """The root is found in them, and the host is still checked."""
+    with server_of(authority, "other.test") as server:
+        answered = ask(server.url, create_trust("SSL_CERT_FILE", None))
+
+    assert list(roots.iterdir()) == []
+    assert (answered, server.connections, server.requests) == (False, 2, [])
+
+
+def test_without_a_build_the_runtimes_roots_are_trusted(ask: Ask, authority: trustme.CA) -> None:
+    """As when the program runs from src/."""
+    assert not trust_module.ROOTS.exists()
+    trust = create_trust("SSL_CERT_FILE", None)
+    with server_of(authority) as known, server_of(trustme.CA()) as foreign:
+        answered = ask(known.url, trust), ask(foreign.url, trust)
+
+    assert answered == (True, False)
+    assert (known.connections, foreign.connections, foreign.requests) == (1, 1, [])
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE"])
+def test_a_named_bundle_replaces_both_the_roots_of_the_build_and_the_runtimes(
+    ask: Ask, built: trustme.CA, authority: trustme.CA, tmp_path: Path, variable: str
+) -> None:
+    named = trustme.CA()
+    named.cert_pem.write_to_path(bundle := str(tmp_path / "named.pem"))
+    trust = create_trust(variable, bundle)
+    with server_of(named) as right, server_of(built) as wrong, server_of(authority) as wrong_too:
+        answered = [ask(server.url, trust) for server in (right, wrong, wrong_too)]
+
+    assert answered == [True, False, False]
+    assert [server.connections for server in (right, wrong, wrong_too)] == [1, 1, 1]
+    assert (wrong.requests, wrong_too.requests) == ([], [])
+
+
+@pytest.mark.usefixtures("roots")
+def test_an_attempt_is_made_again_if_another_one_has_just_loaded_the_runtimes_roots(
+    runtime_loads: list[ssl.SSLContext],
+) -> None:
+    """An attempt that was abandoned at its deadline may still be connecting."""
+    trust = create_trust("SSL_CERT_FILE", None)
+    calls: list[str] = []
+
+    def fail_unless_again(name: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+        calls.append(name)
+        if calls.count(name) == 1:
+            meanwhile()
+            error = ssl.SSLCertVerificationError()
+            error.verify_code = 20
+            raise error
+
+    trust.connect(lambda: fail_unless_again("first", lambda: trust.connect(lambda: fail_unless_again("second"))))
+
+    assert calls == ["first", "second", "second", "first"]
+    assert len(runtime_loads) == 1

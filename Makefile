@@ -1,4 +1,4 @@
-# The targets that work on this machine alone ignore the shell's settings for AWS, sam, Python and the functions.
+# The targets that use only this machine ignore the shell's settings for AWS, sam, Python and the functions.
 LOCAL := env $(foreach name,$(filter AWS_% LAMBDA_% POWERTOOLS_% PYTHON% SAM_%,$(.VARIABLES)),-u $(name))
 unexport VIRTUAL_ENV
 
@@ -6,6 +6,7 @@ UV := .venv-uv/bin/uv
 PYTHON := $(LOCAL) .venv/bin/python -u
 SAM := SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli .venv-sam/bin/sam
 PACKAGE := $(LOCAL) $(UV) run --no-project --python 3.13 -m operations.package
+RELEASE := $(LOCAL) $(UV) run --no-project --python 3.13 -m operations.release
 
 DEV := .venv/installed
 LOCAL_AWS := .venv-sam/installed .venv-ministack/installed
@@ -13,7 +14,7 @@ RUNTIME := .venv-runtime/installed
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: $(DEV) $(LOCAL_AWS) ## Deploy to a local AWS, end conversations over HTTP, by session timeouts and at a limit, and check the results
@@ -28,12 +29,20 @@ browser: $(DEV) $(LOCAL_AWS) ## End conversations and set a limit from web pages
 	@$(PYTHON) -m local.browser
 
 .PHONY: end
-end: $(DEV) ## End one conversation at Tavus itself: make end DEPLOYMENT_ID=d... CONVERSATION_ID=c...
+end: $(DEV) ## End one conversation at Tavus, without AWS: make end DEPLOYMENT_ID=d... CONVERSATION_ID=c...
 	@PYTHONPATH=src .venv/bin/python -m local.end
 
 .PHONY: soak
-soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus, AWS and the function fail in many ways, and account for each; takes minutes
+soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus, AWS and the function fail in many ways, and check the outcome of each; takes minutes
 	@$(PYTHON) -m local.soak
+
+.PHONY: dashboard
+dashboard: $(DEV) $(LOCAL_AWS) ## Draw the template's dashboard from a short run of the soak test: docs/dashboard.png
+	@$(PYTHON) -m local.dashboard
+
+.PHONY: picture
+picture: $(DEV) $(LOCAL_AWS) ## Draw the terminal of make run: docs/run.svg
+	@$(PYTHON) -m local.picture
 
 .PHONY: test
 test: $(DEV) $(LOCAL_AWS) $(RUNTIME) .venv-checkov/installed ## Run all checks and tests that need no browser
@@ -49,7 +58,7 @@ unit: $(DEV) ## Run the tests that need no network and no build; takes seconds
 	$(PYTHON) -m pytest tests/unit --numprocesses auto
 
 .PHONY: mutate
-mutate: $(DEV) ## Change the code in many small ways, and list the changes that no unit test notices; takes long
+mutate: $(DEV) ## Change the code in many small ways, and list the changes that no unit test notices; takes a long time
 	$(LOCAL) PATH="$(CURDIR)/.venv/bin:$$PATH" mutmut run
 	$(LOCAL) .venv/bin/mutmut results
 
@@ -58,12 +67,16 @@ bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure cold starts and calls ag
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
-build: .venv-sam/installed $(UV) ## Build what is deployed; for another processor: make build ARCHITECTURE=x86_64
+build: .venv-sam/installed $(UV) ## Build the functions; for another processor: make build ARCHITECTURE=x86_64
 	$(LOCAL) $(SAM) build
 
-# sam build runs this for each function, and names the folder to fill.
+# sam build runs this for each function. ARTIFACTS_DIR is the folder to fill.
 build-%: $(UV)
-	@$(PACKAGE) $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is for sam build to set}"
+	@$(PACKAGE) $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is set by sam build}"
+
+.PHONY: release
+release: sbom $(UV) ## Make the files of a release, which deploy without a build: make release VERSION=1.0.0
+	@$(RELEASE) '$(VERSION)'
 
 .PHONY: deploy
 deploy: build ## Build and deploy to AWS; asks for the parameters the first time, and with GUIDED=yes
@@ -81,7 +94,7 @@ delete: .venv-sam/installed ## Delete a deployed stack with its queues, table an
 .PHONY: sbom
 sbom: $(DEV) ## List the deployed packages in CycloneDX format: .aws-sam/sbom.cdx.json
 	@mkdir -p .aws-sam
-	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+	@$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file .aws-sam/sbom.cdx.json requirements.txt
 
 .PHONY: lock
@@ -91,7 +104,7 @@ lock: $(UV) ## Lock the dependencies of pyproject.toml; LOCK_FLAGS=--upgrade tak
 	$(UV) export --frozen --quiet --only-group uv --output-file local/requirements-uv.txt
 
 .PHONY: clean
-clean: ## Remove everything that the other targets made
+clean: ## Remove everything that the other targets created
 	rm -rf .venv .venv-* .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,1 +1,1 @@
-"""What stands in for the world on one machine: a Tavus, a local AWS and Lambda's own runtime."""
+"""Stand-ins for the outside world on one machine: a Tavus, a local AWS and Lambda's own runtime."""

@@ -78,7 +78,7 @@ def main() -> None:
 def apply_cors(stack: Stack) -> None:
     """Set the CORS configuration again: ministack's CloudFormation stores it under names that it does not read."""
     gateway, bodies = stack.client("apigatewayv2"), list[bytes]()
-    # The raw answer, because boto3 does not know those names either.
+    # This reads the raw answer, because boto3 does not know those names either.
     gateway.meta.events.register("before-parse", lambda response_dict, **_: bodies.append(response_dict["body"]))
     gateway.get_apis()
     api = json.loads(bodies[0])["items"][0]
@@ -86,7 +86,7 @@ def apply_cors(stack: Stack) -> None:
 
 
 def set_limit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: bool) -> str:
-    """Let the page give a new conversation a limit, and stop the browser. Returns the conversation's id."""
+    """Let the page set a limit for a new conversation, and stop the browser. Returns the conversation's id."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     path = timeout_path(DEPLOYMENT_ID, conversation_id, LIMIT_SECONDS)
     names = {"api": stack.api_url, "deployment": DEPLOYMENT_ID, "conversation": conversation_id}
@@ -100,7 +100,7 @@ def set_limit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: 
         said = log.read_text()
 
     print(f"  > fetch PUT {path}, after a preflight")
-    # One at most, because the page ignores an event without an id.
+    # At most one, because the page ignores an event without an id.
     expect("the number of preflights refused", said.count(REFUSED), 0 if listed else 1)
     expect("whether there is a limit", is_set(), expected=listed)
     print(f"  The preflight {'passed, and the limit is set' if listed else 'was refused: the browser sent no PUT'}.")
@@ -108,7 +108,7 @@ def set_limit(chromium: str, site: Site, stack: Stack, tavus: Tavus, *, listed: 
 
 
 def wait_for(condition: Callable[[], bool], seconds: int = WAIT_SECONDS) -> None:
-    """Wait until a condition is true, for `seconds` at most."""
+    """Wait until a condition is true, for at most `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)

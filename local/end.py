@@ -1,4 +1,4 @@
-"""`make end`: ends one conversation at Tavus itself, by the Lambda handler in this process, without AWS."""
+"""`make end`: ends one conversation at Tavus, with the Lambda handler in this process and without AWS."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def end(conversation: Conversation) -> Any:
     path = end_path(conversation.deployment_id, conversation.conversation_id)
     request["rawPath"] = request["requestContext"]["http"]["path"] = path
     print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
-    with redirect_stdout(sys.stderr):  # keeps the log apart from the answer
+    with redirect_stdout(sys.stderr):  # separates the log from the answer
         from end_conversation.handler import handler  # noqa: PLC0415 - reads the variables set above
 
         return handler(request, Context())

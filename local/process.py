@@ -1,4 +1,4 @@
-"""Programs started for a while: in a clean environment, on loopback, and stopped by their own process id."""
+"""Runs programs in a clean environment, and stops them by their process id."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
-# What a client of the local AWS is told; there, these credentials are an administrator's.
+# Settings for clients of the local AWS, where these credentials are an administrator's.
 AWS_CLIENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 START_SECONDS = 30
 STOP_SECONDS = 5
 
 
 class ProcessFailed(Exception):
-    """A program of the local parts did not do its work. Its text ends with what the program said last."""
+    """A local program failed. The text ends with the last lines of the program's output."""
 
     def __init__(self, what: str, output: str) -> None:
         said = "\n".join(output.splitlines()[-40:])
@@ -30,12 +30,12 @@ class ProcessFailed(Exception):
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """An environment of PATH and the given variables, so that no profile, CA bundle or setting of this shell counts."""
+    """An environment of PATH and the given variables, so that no profile, CA bundle or other setting applies."""
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
 
 
 def interrupt_once() -> None:
-    """Let Ctrl-C or SIGTERM raise KeyboardInterrupt, and then neither again: what was started must be stopped."""
+    """Let the first Ctrl-C or SIGTERM raise KeyboardInterrupt. Later ones are ignored, so that cleanup can finish."""
 
     def interrupt(*_: object) -> None:
         for stopping in (signal.SIGINT, signal.SIGTERM):
@@ -54,8 +54,8 @@ def free_port() -> int:
 
 
 def run(command: Sequence[object], environment: Mapping[str, str]) -> None:
-    """Run a program in the project's folder to its end. Raises ProcessFailed, with its output, unless it succeeds."""
-    # In a session of its own, so that Ctrl-C reaches this program alone, which then stops that one.
+    """Run a program in the project's folder until it ends. Raises ProcessFailed, with its output, if it fails."""
+    # In its own session, so that Ctrl-C reaches only this process, which then stops the program.
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
@@ -79,7 +79,7 @@ def run(command: Sequence[object], environment: Mapping[str, str]) -> None:
 def serving(
     command: Sequence[object], environment: Mapping[str, str], folder: Path, log: Path, port: int
 ) -> Iterator[None]:
-    """Keep a server running, its output going to the file `log`, from when it listens on `port` of 127.0.0.1."""
+    """Run a server, with its output in the file `log`. Yields once it listens on `port` of 127.0.0.1."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(map(str, command)),
@@ -98,7 +98,7 @@ def serving(
 
 
 def stop(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """End a process that leads a session of its own, and what it started."""
+    """Stop a process that leads its own session, and everything that it started."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

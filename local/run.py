@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def take_steps(stack: Stack, tavus: Tavus) -> None:
-    """End conversations over HTTP, by events and at a limit, valid and invalid ones."""
+    """End conversations over HTTP, by events and at a limit, and send invalid input."""
     subscriber = Subscriber(stack)
 
     heading(f"1. Give a conversation a limit of {LIMIT_SECONDS} s")

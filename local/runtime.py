@@ -26,7 +26,7 @@ _INVOKE = "/2015-03-31/functions/function/invocations"
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One sandbox. It is created by the first call, stays warm between calls, and takes one at a time."""
+    """One sandbox. The first call creates it. It stays warm between calls, and takes one call at a time."""
 
     url: str
     log_file: Path
@@ -44,9 +44,9 @@ class Sandbox:
 def sandbox(
     function: str, timeout_seconds: int, trace_header: str | None = None, **environment: str
 ) -> Iterator[Sandbox]:
-    """Keep a sandbox of the built function for a while.
+    """Run a sandbox of a built function.
 
-    `function` is its name in the template; `trace_header` is what X-Ray says of every call.
+    `function` is its name in the template, and `trace_header` is the X-Ray trace header of every call.
     """
     code = BUILT / function
     port, runtime_api = free_port(), f"127.0.0.1:{free_port()}"
@@ -71,7 +71,7 @@ def sandbox(
 
 @contextmanager
 def _tracing(runtime_api: str, trace_header: str) -> Iterator[str]:
-    """Stand between the runtime and the emulator, which leaves the trace header out that Lambda sends."""
+    """Put a proxy between the runtime and the emulator. It adds the trace header, which the emulator leaves out."""
 
     class PassOn(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -86,7 +86,7 @@ def _tracing(runtime_api: str, trace_header: str) -> Iterator[str]:
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-            # Waiting for the next call ends, without an answer, when the emulator is stopped.
+            # When the emulator stops, the request for the next call ends without an answer.
             with suppress(urllib3.exceptions.HTTPError):
                 answer = urllib3.request(
                     self.command, f"http://{runtime_api}{self.path}", body=body, headers=headers, retries=False
@@ -101,7 +101,7 @@ def _tracing(runtime_api: str, trace_header: str) -> Iterator[str]:
                 self.wfile.write(answer.data)
 
         def log_message(self, *_: object) -> None:
-            """Keep the console for the person at it."""
+            """Keep the console clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), PassOn) as server:
         Thread(target=server.serve_forever, args=(0.05,)).start()

@@ -29,7 +29,7 @@ class Request:
 
 
 class Reset(Exception):
-    """The connection must be reset instead of an answer being sent."""
+    """Raised to reset the connection instead of sending an answer."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server:
-    """Serves inside a `with` block, over TLS if it is given a server's TLS context."""
+    """Serves inside a `with` block, over TLS if `tls` is given."""
 
     handler = Handler
 

@@ -1,4 +1,4 @@
-"""The template as it is, built, and deployed by `sam deploy` to a local AWS that enforces each function's own role."""
+"""Deploys the unchanged template with `sam deploy` to a local AWS that enforces each function's role."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stack:
 
 @contextmanager
 def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str) -> Iterator[Stack]:
-    """Keep the stack deployed for a while, asking the Tavus at `tavus_api_url`. Raises ProcessFailed."""
+    """Deploy the stack to a new local AWS. It calls the Tavus at `tavus_api_url`. Raises ProcessFailed."""
     build()
     with TemporaryDirectory(prefix="end-conversation-") as scratch, _aws(Path(scratch)) as endpoint_url:
         parameters |= {
@@ -48,18 +48,21 @@ def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str)
         }
         with step("Deploying the template with sam deploy"):
             stack = deploy(endpoint_url, "end-conversation", parameters)
-        # Retries come within seconds, where AWS waits for minutes.
+        # Retry within seconds instead of minutes.
         set_retry_queue(stack, DelaySeconds=0, VisibilityTimeout=2)
         fill_gaps_of_scheduler(stack)
         yield stack
 
 
-def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str]) -> Stack:
-    """Create a stack of this name at a local AWS, or update it. Raises ProcessFailed."""
+def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template: Path | None = None) -> Stack:
+    """Create a stack of this name at a local AWS, or update it. Raises ProcessFailed.
+
+    `template` names its own code. Without it, the functions are built.
+    """
     overrides = [f"{key}={value}" for key, value in ({"Architecture": ARCHITECTURE} | dict(parameters)).items()]
     options = ["--stack-name", name, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
     options += ["--no-confirm-changeset", "--no-fail-on-empty-changeset"]
-    _sam("deploy", endpoint_url, "--template-file", build(), *options, "--parameter-overrides", *overrides)
+    _sam("deploy", endpoint_url, "--template-file", template or build(), *options, "--parameter-overrides", *overrides)
     stack = _client(endpoint_url, "cloudformation").describe_stacks(StackName=name)["Stacks"][0]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     # Its own address is a subdomain of localhost, which many resolvers don't know.
@@ -104,7 +107,7 @@ def _aws(scratch: Path) -> Iterator[str]:
         GATEWAY_PORT=str(port),
         HOME=str(scratch),
         IOT_MTLS_ENABLED="0",
-        LAMBDA_ASYNC_RETRY_BASE_SECONDS="0.1",  # a minute, on AWS
+        LAMBDA_ASYNC_RETRY_BASE_SECONDS="0.1",  # a minute on AWS
         TMPDIR=str(scratch),
     )
     command = [_MINISTACK_PYTHON, "-m", "ministack"]
@@ -121,12 +124,12 @@ def _sam(command: str, endpoint_url: str, *options: object) -> None:
 
 
 def _client(endpoint_url: str, service: str) -> Any:
-    new_client: Any = boto3.client  # its overloads want each service's name spelled out
+    new_client: Any = boto3.client  # its overloads require a literal service name
     return new_client(
         service,
         endpoint_url=endpoint_url,
         region_name=AWS_CLIENT["AWS_DEFAULT_REGION"],
         aws_access_key_id=AWS_CLIENT["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=AWS_CLIENT["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}),  # none stands before this machine itself
+        config=Config(proxies={}),  # this machine itself needs no proxy
     )

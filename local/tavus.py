@@ -42,7 +42,7 @@ class Tavus(Server):
         self._lock = Lock()
 
     def start(self, deployment_id: str, conversation_id: str | None = None) -> str:
-        """Start a conversation and return its id, which looks like one of Tavus' unless it is given."""
+        """Start a conversation and return its id. The default is a new id that looks like one of Tavus'."""
         conversation_id = conversation_id or f"c{uuid4().hex[:12]}"
         self.active.add((deployment_id, conversation_id))
         return conversation_id

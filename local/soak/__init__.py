@@ -1,1 +1,1 @@
-"""`make soak`: delivers session timeouts while Tavus, AWS and the function fail in many ways, and accounts for each."""
+"""`make soak`: sends session timeouts while Tavus, AWS and the function fail in many ways, and checks all outcomes."""

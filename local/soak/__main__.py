@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 CONVERSATIONS = 1000
-ALREADY_OVER = 20  # conversations that Tavus does not know any more
+ALREADY_OVER = 20  # conversations that Tavus no longer knows
 DELIVERED_TWICE = 100
 ERRORS_SHOWN = 20
 

@@ -43,10 +43,10 @@ class Fault(StrEnum):
 DOUBTFUL = set(Fault) - {Fault.THROTTLE, Fault.REFUSE, Fault.LATE, Fault.END_AND_KILL}
 ALWAYS = 1000  # more requests than any conversation gets
 # The first invocation records `ended`, but the bus refuses its result. The second one gets no usable answer, and must
-# not replace the record by `unconfirmed`.
+# not replace the record with `unconfirmed`.
 RECORDED_THEN_DOUBTFUL = (None, Fault.FAIL, Fault.FAIL, Fault.FAIL)
-# The faults of successive requests for one conversation, with the weight of each sequence: about so many conversations
-# in a thousand get it. Requests after the last fault succeed.
+# The faults of successive requests for one conversation, and the number of conversations in a thousand, on
+# average, that get each sequence. Requests after the last fault succeed.
 SCRIPTS: dict[tuple[Fault | None, ...], int] = {
     (): 530,
     (Fault.THROTTLE,): 80,

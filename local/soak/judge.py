@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from local.soak.faulty_aws import FaultyAws
     from local.soak.faulty_tavus import Truth
 
-# An invocation that has ended a conversation records that within this time, after two further attempts at most.
+# An invocation that has ended a conversation records that within this time, after at most two further attempts.
 RECORD_SECONDS = 5
-# Tavus may end a conversation so much later than the sandbox that asked for it was killed.
+# Tavus may end a conversation this long after the sandbox that requested it was killed.
 LATE_SECONDS = 1
 
 

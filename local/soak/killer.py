@@ -19,7 +19,7 @@ MAX_DELAY_SECONDS = 0.06
 
 
 class Killer:
-    """Kills a sandbox on demand, and inside a `with` block also at random moments. `kills` holds the times."""
+    """Kills a sandbox on demand and, inside a `with` block, also at random moments. `kills` holds the times."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)  # noqa: S311 - must be reproducible

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_IN_FLIGHT = 6
 IN_FLIGHT_SECONDS = 3  # a delivery without an outcome by then is tried again later, or lost
-UNDELIVERED_EVERY = 20  # every such event comes to the function from the retry queue, as if the rule had failed
+UNDELIVERED_EVERY = 20  # one in this many events reaches the function from the retry queue, as if the rule had failed
 # The function gives each of its three attempts about a third of this. That must be less than FaultyTavus' HANG_SECONDS.
 # The template's timeout would only make the run longer.
 FUNCTION_SECONDS = 20

@@ -75,7 +75,7 @@ def test_a_request_for_an_unknown_conversation_is_a_404_problem(stack: Stack, ta
 
 @pytest.mark.parametrize("conversation_id", ["..", "%2e%2e", "c1%0A", "c" * 129, "%D9%A1"])
 def test_a_request_with_an_invalid_id_is_a_400_problem(stack: Stack, tavus: Tavus, conversation_id: str) -> None:
-    """Whether API Gateway decodes it or not. Tavus gets no request."""
+    """API Gateway may decode it or not. Tavus gets no request."""
     asked_before = len(tavus.requests)
     response = send(stack, "POST", end_path(DEPLOYMENT_ID, conversation_id))
     assert (response.status, response.json()["reason"]) == (400, "invalid_id")
@@ -149,7 +149,7 @@ def at(end: datetime) -> str:
 
 
 def test_a_limit_is_one_schedule(stack: Stack, tavus: Tavus) -> None:
-    """The schedule puts the session timeout on the bus once, and is then deleted. The answer tells its time."""
+    """The schedule puts the session timeout on the bus once, and is then deleted. The answer has its time."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     earliest = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=600)
 
@@ -183,7 +183,7 @@ def test_a_limit_is_one_schedule(stack: Stack, tavus: Tavus) -> None:
     }
 
 
-def test_the_earliest_end_stands(stack: Stack, tavus: Tavus) -> None:
+def test_the_earliest_end_wins(stack: Stack, tavus: Tavus) -> None:
     """The same limit and a longer one change nothing. A shorter one changes the time of the schedule only."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     end = set_limit(stack, conversation_id, 600)
@@ -207,7 +207,7 @@ def assert_sets_nothing(stack: Stack, method: str, path: str) -> urllib3.BaseHTT
 
 
 @pytest.mark.parametrize("query", ["seconds=59", "seconds=0", "seconds=", "seconds=1e3", "seconds=60&seconds=60"])
-def test_a_limit_in_invalid_seconds_is_a_400_problem(stack: Stack, query: str) -> None:
+def test_a_limit_with_invalid_seconds_is_a_400_problem(stack: Stack, query: str) -> None:
     path = timeout_path(DEPLOYMENT_ID, "c1", 60).replace("seconds=60", query)
     response = assert_sets_nothing(stack, "PUT", path)
     assert (response.status, response.json()["reason"]) == (400, "invalid_seconds")
@@ -268,7 +268,7 @@ def test_a_limit_after_the_end_is_harmless(stack: Stack, tavus: Tavus, subscribe
 def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
     """Make an AWS call with the role of a function. Returns `allowed`, or the code of the error.
 
-    There is a schedule to call for, and all schedules are deleted in the end.
+    It creates a schedule that the calls can use, and deletes all schedules at the end.
     """
     functions = stack.client("lambda")
     archive = io.BytesIO()
@@ -351,7 +351,7 @@ def test_a_role_allows_what_its_function_does_and_nothing_else(
 ) -> None:
     """The event function may publish, record, and use the retry queue. The timer function may set limits.
 
-    The HTTP function may call nothing. Only AWS itself shows that other groups are out of reach of the timer function.
+    The HTTP function may call nothing. Only AWS itself shows that the timer function cannot reach other groups.
     """
     service, operation, arguments, needed_by = CALLS[what]
     outcome = call_as(function, service, operation, fill(stack, arguments))

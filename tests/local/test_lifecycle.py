@@ -44,7 +44,7 @@ def deploy_with(stack: Stack) -> Iterator[Deploy]:
     """Deploy or update a second stack, beside the one that other tests use. It is deleted at the end."""
 
     def run(**parameters: str) -> Stack:
-        # A source of its own, so that it stays out of the other stack's session timeouts.
+        # Its own source, so that it does not match the other stack's session timeouts.
         always = {"AllowedDeploymentIds": DEPLOYMENT_ID, "SessionEventSource": "lifecycle.sessions"}
         return deploy(stack.endpoint_url, NAME, always | parameters)
 

@@ -71,6 +71,6 @@ def test_everything_is_locked_as_a_wheel_with_a_hash() -> None:
 
 
 def test_no_young_release_is_locked() -> None:
-    """A release is a week old before it is taken."""
+    """A release must be at least a week old."""
     assert LOCK["options"]["exclude-newer-span"] == "P7D"
     assert PROJECT["tool"]["uv"]["exclude-newer"] == "7 days"

@@ -1,60 +1,21 @@
-"""Failed session timeouts are tried again from the retry queue until they succeed or SQS gives them up.
+"""Failed session timeouts are tried again from the retry queue until they succeed or SQS gives up.
 
 The local retry queue waits for seconds instead of minutes. Only AWS itself shows the minutes between Lambda's retries,
-and that a rule hands events on that it cannot deliver.
+and that a rule sends events there that it cannot deliver.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-from local.process import ROOT
-from local.session import DEPLOYMENT_ID, end_path, log
+from local.session import DEPLOYMENT_ID, log
 from local.subscriber import Subscriber
+from tests.local.delivery import deliver, event_of, messages, requests_for, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from local.stack import Stack
     from local.tavus import Tavus
-
-WAIT_SECONDS = 60
-
-
-def event_of(tavus: Tavus) -> dict[str, Any]:
-    """Return a session timeout with an id of its own, for a new conversation."""
-    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
-    return event | {"id": str(uuid4()), "detail": event["detail"] | {"conversation_id": tavus.start(DEPLOYMENT_ID)}}
-
-
-def deliver(stack: Stack, event: dict[str, Any]) -> None:
-    """Invoke the function as EventBridge does. The rules of ministack try only once."""
-    function = stack.outputs["EventFunctionName"]
-    stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event))
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {WAIT_SECONDS} s")
-        time.sleep(0.2)
-
-
-def messages(stack: Stack, output: str) -> int:
-    """Count all messages of a queue: visible, hidden and delayed ones."""
-    names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
-    sqs, url = stack.client("sqs"), stack.outputs[output]
-    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return sum(int(attributes[name]) for name in names)
-
-
-def requests_for(tavus: Tavus, event: dict[str, Any]) -> int:
-    path = end_path(DEPLOYMENT_ID, event["detail"]["conversation_id"])
-    return sum(request.path == path for request in tavus.requests)
 
 
 def take_failed(stack: Stack) -> str:
@@ -69,7 +30,7 @@ def take_failed(stack: Stack) -> str:
 
 
 def test_an_event_outlives_an_outage_of_tavus(stack: Stack, tavus: Tavus) -> None:
-    """Tavus is down for longer than Lambda's three tries. Then the conversation ends without anybody's help."""
+    """Tavus is down for longer than Lambda's three tries. Then the conversation ends without manual action."""
     subscriber, event = Subscriber(stack), event_of(tavus)
     tavus.down = True
     try:

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: no test uses the AWS settings of whoever runs it."""
+"""Fixtures for all tests: no test uses the developer's AWS settings."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ ALARMS = of_type("AWS::CloudWatch::Alarm")
 
 
 def test_only_the_allow_list_has_no_default() -> None:
-    """A first deployment has to answer one question only."""
+    """A first deployment must set only one parameter."""
     assert [name for name, parameter in PARAMETERS.items() if "Default" not in parameter] == ["AllowedDeploymentIds"]
 
 
@@ -178,7 +178,7 @@ def test_the_code_reads_every_variable_that_is_set(function: str) -> None:
 
 @pytest.fixture(scope="module")
 def matches() -> Any:
-    """A function that tells whether the rule matches an event, by moto, with the default parameters."""
+    """Return a function that says whether the rule matches an event, with moto and the default parameters."""
     [rule] = of_type("AWS::Events::Rule").values()
     pattern = {
         member: [PARAMETERS[value["Ref"]]["Default"] for value in values]
@@ -238,7 +238,7 @@ STATEMENTS = statements()
     ("resource", "statement"), STATEMENTS, ids=lambda value: value if isinstance(value, str) else value["Sid"]
 )
 def test_every_statement_names_its_actions(resource: str, statement: dict[str, Any]) -> None:
-    """No wildcard stands in an action."""
+    """No action contains a wildcard."""
     actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
     assert statement["Effect"] == "Allow"
     assert all(re.fullmatch("[a-z]+:[A-Z][A-Za-z]+", action) for action in actions), resource
@@ -255,7 +255,7 @@ def wildcards(value: Any, path: str) -> set[str]:
     return set()
 
 
-def test_a_wildcard_stands_only_where_no_name_can() -> None:
+def test_wildcards_are_used_only_if_no_name_is_possible() -> None:
     """X-Ray has no resources to name. The ids in a route are the caller's, and so are the names of schedules."""
     statement = "Properties/Policies/PolicyDocument/Statement"
     assert wildcards(TEMPLATE["Resources"], "") == {
@@ -290,7 +290,7 @@ def test_every_permission_to_invoke_names_its_source() -> None:
 
 
 def test_only_the_timer_function_uses_the_scheduler() -> None:
-    """It reaches the schedules of its group, and passes one role on to Scheduler only."""
+    """It can use only the schedules of its group, and pass only one role, only to Scheduler."""
     by_sid = {statement["Sid"]: (name, statement) for name, statement in STATEMENTS}
     users = {name for name, statement in STATEMENTS if "scheduler:" in str(statement["Action"])}
     assert users == {"TimerFunctionRole"}
@@ -319,7 +319,7 @@ def test_a_schedule_puts_the_event_that_the_rule_matches() -> None:
     assert variables["TIMER_GROUP_NAME"] == {"Ref": "TimerGroup"}
 
 
-def test_the_longest_limit_is_held_to_what_the_code_accepts() -> None:
+def test_the_longest_limit_has_the_range_that_the_code_accepts() -> None:
     parameter = PARAMETERS["MaxSessionSeconds"]
     for seconds in (parameter["MinValue"], parameter["MaxValue"]):
         environ = {"ALLOWED_DEPLOYMENT_IDS": "*", "MAX_SESSION_SECONDS": str(seconds)}
@@ -352,8 +352,8 @@ def test_every_queue_has_an_alarm(queue: str) -> None:
     assert f"{queue}.QueueName" in watched
 
 
-def test_both_the_rule_and_the_function_hand_failures_to_the_retry_queue() -> None:
-    """Each after an hour at most, in which EventBridge or Lambda itself retries."""
+def test_both_the_rule_and_the_function_send_failures_to_the_retry_queue() -> None:
+    """EventBridge or Lambda itself retries first, each for at most an hour."""
     [rule] = of_type("AWS::Events::Rule").values()
     [target] = rule["Targets"]
     asynchronous = FUNCTIONS["EventFunction"]["EventInvokeConfig"]
@@ -518,14 +518,14 @@ def test_every_alarm_watches_a_metric_that_exists(name: str) -> None:
 
 
 def test_the_metrics_carry_the_name_of_the_stack() -> None:
-    """The metrics of two stacks in one account stay apart."""
+    """The metrics of two stacks in one account do not mix."""
     variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
 
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_every_alarm_notifies_the_mail_address_and_the_topic(name: str) -> None:
-    """Missing data is no alarm, because nothing runs while there are no conversations."""
+    """Missing data raises no alarm, because nothing runs while there are no conversations."""
     assert ALARMS[name]["AlarmActions"] == [
         {"Fn::If": ["MailsAlarms", {"Ref": "AlarmTopic"}, NOTHING]},
         {"Fn::If": ["TellsTopic", {"Ref": "AlarmTopicArn"}, NOTHING]},
@@ -552,7 +552,7 @@ def test_every_function_has_alarms_for_errors_and_throttles(function: str, metri
     ],
 )
 def test_what_lambda_does_not_see_has_an_alarm(metric: str, trigger: str) -> None:
-    """A Tavus that is down, a table or a Scheduler that fails, and events that name no conversation."""
+    """Tavus is down, the table or Scheduler fails, or events name no conversation."""
     watched = [(alarm["MetricName"], dimensions(alarm).get("trigger")) for alarm in ALARMS.values()]
     assert (metric, trigger) in watched
 

@@ -77,12 +77,16 @@ def run() -> Figure:
         widgets, start = list(dashboard(stack)), time.time()
         with FaultyAws(SEED, stack.endpoint_url, tavus.recorded_then_doubtful) as aws, ThreadPoolExecutor() as pool:
             storm = Storm(stack, aws.url)
-            pool.submit(count_messages, stack, over, points)
+            work = [pool.submit(count_messages, stack, over, points)]
             for number, conversation_id in enumerate(ids[SESSION_TIMEOUTS:]):
-                pool.submit(send_requests, stack, number, conversation_id)
-            with killer:
-                seconds = storm.run(ids[:SESSION_TIMEOUTS])
-            over.set()
+                work.append(pool.submit(send_requests, stack, number, conversation_id))
+            try:
+                with killer:
+                    seconds = storm.run(ids[:SESSION_TIMEOUTS])
+            finally:
+                over.set()
+            for each in work:
+                each.result()
         read_metrics(stack, points)
     return draw(widgets, points, start, seconds)
 

@@ -1,31 +1,29 @@
 """The Lambda entry point."""
 
-import gc
-from collections.abc import Iterator
-from importlib import import_module, reload
-from unittest.mock import Mock
+import subprocess
+import sys
 
-import pytest
+from local.process import ROOT, clean_environment
+
+SCRIPT = """
+import gc, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "end_conversation.bootstrap":
+            print(gc.isenabled())
+
+sys.meta_path.insert(0, Finder)
+import end_conversation.handler
+print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
 
 
-@pytest.fixture(autouse=True)
-def _unfrozen() -> Iterator[None]:
-    yield
-    gc.unfreeze()
-
-
-def test_the_garbage_collector_is_off_during_the_cold_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_garbage_collector_is_off_during_the_imports_and_the_cold_start_only() -> None:
     """It then leaves the objects of the cold start alone."""
-    monkeypatch.setenv("ALLOWED_DEPLOYMENT_IDS", "d1")
-    module = import_module("end_conversation.handler")
-    gc.unfreeze()
-    was_enabled: list[bool] = []
-    monkeypatch.setattr(
-        "end_conversation.bootstrap.bootstrap", Mock(side_effect=lambda _: was_enabled.append(gc.isenabled()))
-    )
+    environ = clean_environment(ALLOWED_DEPLOYMENT_IDS="d1", LAMBDA_TASK_ROOT="/var/task", PYTHONPATH=str(ROOT / "src"))
 
-    reload(module)
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True)  # noqa: S603 - no shell
 
-    assert was_enabled == [False]
-    assert gc.isenabled()
-    assert gc.get_freeze_count() > 0
+    assert ran.stdout.splitlines() == ["False", "True True"]

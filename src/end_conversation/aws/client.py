@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from end_conversation.deadline import Clock, Deadline
     from end_conversation.trust import Trust
 
-# The limits for connecting to one address and for each read. They bound a try: AWS has no thread of its own.
+# The limits for connecting to one address and for each read. A try takes longer only if an answer drips or, once in a
+# sandbox, if the runtime's roots must be loaded.
 CONNECT_SECONDS, READ_SECONDS = 1, 1.5
 TRY_SECONDS = CONNECT_SECONDS + READ_SECONDS
 PAUSE_SECONDS = 0.2

@@ -5,8 +5,7 @@ unexport VIRTUAL_ENV
 UV := .venv-uv/bin/uv
 PYTHON := $(LOCAL) .venv/bin/python -u
 SAM := SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=.aws-sam/cli .venv-sam/bin/sam
-PACKAGE := $(LOCAL) $(UV) run --no-project --python 3.13 -m operations.package
-RELEASE := $(LOCAL) $(UV) run --no-project --python 3.13 -m operations.release
+BUILD := $(LOCAL) $(UV) run --no-project --python 3.13 -m
 
 DEV := .venv/installed
 LOCAL_AWS := .venv-sam/installed .venv-ministack/installed
@@ -72,16 +71,16 @@ build: .venv-sam/installed $(UV) ## Build the functions; for another processor: 
 
 # sam build runs this for each function. ARTIFACTS_DIR is the folder to fill.
 build-%: $(UV)
-	@$(PACKAGE) $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is set by sam build}"
+	@$(BUILD) operations.package $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is set by sam build}"
 
 .PHONY: release
 release: sbom $(UV) ## Make the files of a release, which deploy without a build: make release VERSION=1.0.0
-	@$(RELEASE) '$(VERSION)'
+	@$(BUILD) operations.release '$(VERSION)'
 
 .PHONY: deploy
 deploy: build ## Build and deploy to AWS; asks for the parameters the first time, and with GUIDED=yes
 	$(SAM) deploy $(if $(or $(GUIDED),$(shell grep -L parameter_overrides samconfig.toml)),--guided)
-	@$(PACKAGE) --check .aws-sam/build
+	@$(BUILD) operations.package --check .aws-sam/build
 
 .PHONY: smoke
 smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anything: make smoke STACK=... [TOKEN=...]

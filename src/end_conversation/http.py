@@ -67,6 +67,13 @@ class Request:
     deadline: Deadline
     request_id: str
 
+    def problem(
+        self, status: HTTPStatus, reason: str | None, detail: str, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Build a problem that names this request and its conversation."""
+        ids = {"request_id": self.request_id, "conversation_id": self.conversation.conversation_id}
+        return problem(status, headers, reason=reason, detail=detail, **ids)
+
 
 class Operation(Protocol):
     """Answers the requests whose path ends in its name, within `max_seconds`."""
@@ -159,12 +166,10 @@ def answer(request: Request, result: Result) -> dict[str, Any]:
     """Build the answer for a result, as `_ANSWERS` says."""
     reason = result.reason if result.reason in _ANSWERS else result.status
     status, detail = _ANSWERS[reason]
-    conversation_id = request.conversation.conversation_id
     if status.is_success:
-        return success(status, {"conversation_id": conversation_id, "status": result.status})
+        return success(status, {"conversation_id": request.conversation.conversation_id, "status": result.status})
     headers = {"Retry-After": _retry_after(result)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    ids = {"request_id": request.request_id, "conversation_id": conversation_id}
-    return problem(status, headers, reason=reason, detail=detail, **ids)
+    return request.problem(status, reason, detail, headers)
 
 
 def success(status: HTTPStatus, body: dict[str, str]) -> dict[str, Any]:

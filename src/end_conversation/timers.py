@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from end_conversation.ending import refuse_deployment
 from end_conversation.errors import AwsCallFailed
-from end_conversation.http import RETRY_AFTER_SECONDS, answer, problem, success
+from end_conversation.http import RETRY_AFTER_SECONDS, answer, success
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -56,7 +56,6 @@ class TimerDoor:
     def __call__(self, request: Request) -> dict[str, Any]:
         """Set the limit of one conversation. Without `seconds` in the query, it is the maximum."""
         conversation, deadline = request.conversation, request.deadline
-        ids = {"request_id": request.request_id, "conversation_id": conversation.conversation_id}
         if conversation.deployment_id not in self._allowed:
             result = refuse_deployment(self._clock)
             self._telemetry.result(self.trigger, conversation, result, deadline)
@@ -65,7 +64,7 @@ class TimerDoor:
         if seconds is None:
             self._telemetry.invalid(self.trigger, "invalid_seconds")
             detail = f"seconds must be one whole number, {MIN_SECONDS} or more."
-            return problem(HTTPStatus.BAD_REQUEST, None, reason="invalid_seconds", detail=detail, **ids)
+            return request.problem(HTTPStatus.BAD_REQUEST, "invalid_seconds", detail)
         end = self._clock.now().replace(microsecond=0) + timedelta(seconds=seconds)
         try:
             end = self._schedule(conversation, end, deadline)
@@ -73,7 +72,7 @@ class TimerDoor:
             self._telemetry.timer_failed(conversation, error.kind, deadline)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             detail = "AWS did not confirm the limit. Try again later."
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, headers, reason="timer_unavailable", detail=detail, **ids)
+            return request.problem(HTTPStatus.SERVICE_UNAVAILABLE, "timer_unavailable", detail, headers)
         ends_at = f"{end:%Y-%m-%dT%H:%M:%SZ}"
         self._telemetry.armed(conversation, ends_at, deadline)
         return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": ends_at})

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from local.process import ROOT
-from local.session import DEPLOYMENT_ID, end_path
+from local.session import DEPLOYMENT_ID, end_path, timeout_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +19,7 @@ WAIT_SECONDS = 60
 
 def event_of(tavus: Tavus) -> dict[str, Any]:
     """Return a session timeout with an id of its own, for a new conversation."""
-    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
-    return event | {"id": str(uuid4()), "detail": event["detail"] | {"conversation_id": tavus.start(DEPLOYMENT_ID)}}
+    return timeout_of(tavus.start(DEPLOYMENT_ID))
 
 
 def deliver(stack: Stack, event: dict[str, Any]) -> None:

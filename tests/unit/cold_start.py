@@ -17,9 +17,14 @@ print(*sys.modules.keys() - before)
 
 def cold_start(environ: dict[str, str]) -> set[str]:
     """Return the names of the modules that a cold start loads. Raises CalledProcessError if the start fails."""
+    # A log line may come first.
+    return set(run_script(_SCRIPT, environ)[-1].split())
+
+
+def run_script(script: str, environ: dict[str, str]) -> list[str]:
+    """Run a script that can import the handler. Returns the lines that it prints. Raises CalledProcessError."""
     # Lambda sets LAMBDA_TASK_ROOT. Without it, the X-Ray SDK loads botocore.
     variables = clean_environment(**AWS_CLIENT, LAMBDA_TASK_ROOT="/var/task", PYTHONPATH=str(ROOT / "src"), **environ)
-    command = [sys.executable, "-c", _SCRIPT]
+    command = [sys.executable, "-c", script]
     ran = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)  # noqa: S603 - no shell
-    # A log line may come first.
-    return set(ran.stdout.splitlines()[-1].split())
+    return ran.stdout.splitlines()

@@ -1,1 +1,1 @@
-"""AWS behind one method each: the event bus and the table of ended conversations."""
+"""AWS behind one method each: the event bus, the table of ended conversations, and the schedules."""

@@ -89,6 +89,12 @@ class _HttpSession:
         return AWSResponse(request.url, response.status, response.headers, response)
 
 
+def expect_time_for_a_try(deadline: Deadline) -> None:
+    """Raise AwsCallFailed if a call that begins now could end too late."""
+    if deadline.left() < TRY_SECONDS:
+        raise AwsCallFailed("NoTimeLeft", retryable=False)
+
+
 def call_with_retry[T](call: Callable[[], T], deadline: Deadline, clock: Clock, keep_seconds: float = 0) -> T:
     """Make a call, and once more if that can help and there is time. Raises AwsCallFailed.
 

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, call_with_retry
+from end_conversation.aws.client import PAUSE_SECONDS, call_with_retry, expect_time_for_a_try
 from end_conversation.deadline import ThreadNotStarted, run_with_timeout
 from end_conversation.errors import AwsCallFailed
 
@@ -66,12 +66,12 @@ class Schedules:
         # An update cannot be conditional, so another request that has read the same end may replace ours with a later
         # one. The second read detects that, unless the other request takes longer than the pause.
         for _ in range(2):
-            _expect_time_for_a_try(deadline)
+            expect_time_for_a_try(deadline)
             found = self._client.get_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
             known = datetime.strptime(found["ScheduleExpression"], _AT).replace(tzinfo=UTC)
             if known <= end:
                 return known
-            _expect_time_for_a_try(deadline)
+            expect_time_for_a_try(deadline)
             # Scheduler resets whatever an update leaves out.
             _expect_arn(self._client.update_schedule(**schedule))
             self._clock.sleep(PAUSE_SECONDS)
@@ -97,8 +97,3 @@ def _expect_arn(answer: Mapping[str, Any]) -> None:
     # botocore treats a truncated 200 as an empty answer.
     if "ScheduleArn" not in answer:
         raise AwsCallFailed("IncompleteAnswer", retryable=True)
-
-
-def _expect_time_for_a_try(deadline: Deadline) -> None:
-    if deadline.left() < TRY_SECONDS:
-        raise AwsCallFailed("NoTimeLeft", retryable=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from end_conversation.aws.client import TRY_SECONDS, call_with_retry
+from end_conversation.aws.client import TRY_SECONDS, call_with_retry, expect_time_for_a_try
 from end_conversation.conversation import Reason, Result, Status
 from end_conversation.errors import AwsCallFailed
 
@@ -76,10 +76,8 @@ class EndedTable:
         self._call(lambda: self._client.put_item(**request), deadline)
 
     def _call(self, call: Callable[[], Any], deadline: Deadline) -> Any:
-        if deadline.left() < TRY_SECONDS:
-            self._report_failure("NoTimeLeft")
-            return None
         try:
+            expect_time_for_a_try(deadline)
             return call_with_retry(call, deadline, self._clock, keep_seconds=TRY_SECONDS)  # to publish
         except AwsCallFailed as error:
             if error.kind != "ConditionalCheckFailedException":

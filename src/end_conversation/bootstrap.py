@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from end_conversation import USER_AGENT
 from end_conversation.deadline import Clock
-from end_conversation.ending import EndAllowed, EndRecorded
+from end_conversation.ending import EndRecorded
 from end_conversation.errors import UnsupportedEvent
 from end_conversation.http import EndNow, HttpDoor, is_http_request
 from end_conversation.settings import Settings
@@ -18,10 +18,10 @@ from end_conversation.trust import create_trust
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from end_conversation.ending import End
+    from end_conversation.ending import EndConversation
     from end_conversation.events import EventDoor
     from end_conversation.http import Operation
-    from end_conversation.timers import TimerDoor
+    from end_conversation.limits import SetLimit
     from end_conversation.trust import Trust
 
 
@@ -36,14 +36,12 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
         headers["Origin"] = settings.tavus_origin
     connection = TavusConnection(settings.tavus_api_url, headers, trust, clock)
     client = TavusClient(connection.post, clock, random.uniform)
-    end = telemetry.observe(client.end)
-    operations: dict[str, Operation] = {
-        "end": EndNow(EndAllowed(end, settings.allowed_deployment_ids, clock), telemetry)
-    }
-    if (timer_door := _timer_door(settings, telemetry, trust, clock)) is not None:
-        operations["timeout"] = timer_door
-    http_door = HttpDoor(operations, telemetry, clock)
-    event_door = _event_door(end, settings, telemetry, trust, clock)
+    end_conversation = telemetry.observe(client.end_conversation)
+    operations: dict[str, Operation] = {"end": EndNow(end_conversation, telemetry)}
+    if (set_limit := _set_limit(settings, telemetry, trust, clock)) is not None:
+        operations["timeout"] = set_limit
+    http_door = HttpDoor(operations, settings.allowed_deployment_ids, telemetry, clock)
+    event_door = _event_door(end_conversation, settings, telemetry, trust, clock)
 
     def handler(event: Any, context: Any) -> Any:
         problem = "the event must be an HTTP request from API Gateway, an EventBridge event, or one SQS message"
@@ -61,16 +59,16 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     return telemetry.instrument(handler)
 
 
-def _timer_door(settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock) -> TimerDoor | None:
+def _set_limit(settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock) -> SetLimit | None:
     if settings.timer_group_name is None:
         return None
     from end_conversation.aws.client import create_client
     from end_conversation.aws.schedules import Schedules
-    from end_conversation.timers import TimerDoor
+    from end_conversation.limits import SetLimit
 
     client = create_client("scheduler", _aws_trust(settings, trust))
     schedules = Schedules(client, settings.timer_group_name, settings.timer_target, clock)
-    return TimerDoor(schedules.set_end, settings.max_session_seconds, settings.allowed_deployment_ids, telemetry, clock)
+    return SetLimit(schedules.put, settings.max_session_seconds, telemetry, clock)
 
 
 def _aws_trust(settings: Settings, trust: Trust) -> Trust:
@@ -79,7 +77,9 @@ def _aws_trust(settings: Settings, trust: Trust) -> Trust:
     return create_trust("AWS_CA_BUNDLE", settings.aws_ca_bundle)
 
 
-def _event_door(end: End, settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock) -> EventDoor | None:
+def _event_door(
+    end_conversation: EndConversation, settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock
+) -> EventDoor | None:
     if settings.event_bus_name is None:
         return None
     # boto3 doubles the cold start, so only the deployments that need it import it.
@@ -91,10 +91,9 @@ def _event_door(end: End, settings: Settings, telemetry: Telemetry, trust: Trust
     if settings.ended_table_name is not None:
         from end_conversation.aws.table import EndedTable
 
-        client = create_client("dynamodb", trust)
-        end = EndRecorded(end, EndedTable(client, settings.ended_table_name, telemetry.record_failed, clock))
-    end = EndAllowed(end, settings.allowed_deployment_ids, clock)
+        table = EndedTable(create_client("dynamodb", trust), settings.ended_table_name, telemetry.record_failed, clock)
+        end_conversation = EndRecorded(end_conversation, table)
     bus = EventBus(
         create_client("events", trust), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock
     )
-    return EventDoor(end, bus.publish, telemetry, clock)
+    return EventDoor(end_conversation, settings.allowed_deployment_ids, bus.publish, telemetry, clock)

@@ -38,7 +38,7 @@ class Deadline:
     def __init__(self, clock: Clock, seconds: float, reserve: float) -> None:
         self._clock = clock
         self._start = clock.monotonic()
-        self._end = self._start + seconds
+        self._expires_at = self._start + seconds
         self._reserve = min(reserve, max(seconds, 0) / 2)
 
     def elapsed(self) -> float:
@@ -47,11 +47,11 @@ class Deadline:
 
     def left_for_tavus(self) -> float:
         """Seconds left for calling Tavus. Never negative."""
-        return max(self._end - self._reserve - self._clock.monotonic(), 0)
+        return max(self._expires_at - self._reserve - self._clock.monotonic(), 0)
 
     def left(self) -> float:
         """Seconds left until the deadline. Never negative."""
-        return max(self._end - self._clock.monotonic(), 0)
+        return max(self._expires_at - self._clock.monotonic(), 0)
 
 
 class ThreadNotStarted(OSError):

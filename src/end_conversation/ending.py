@@ -1,4 +1,4 @@
-"""How a conversation is ended: check the allow-list, call Tavus, combine the answer with the record."""
+"""How a conversation is ended: call Tavus, and combine the result with the record of earlier ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from end_conversation.conversation import Reason, Result, Status
 from end_conversation.decision import combine, to_record
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
 
 
-class End(Protocol):
+class EndConversation(Protocol):
     """Ends a conversation before the deadline."""
 
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result: ...
@@ -30,20 +28,6 @@ class Record(Protocol):
         """Store an `ended` or `unconfirmed` result. Never replaces `ended` with `unconfirmed`."""
 
 
-class EndAllowed:
-    """Ends conversations of the deployments on the allow-list."""
-
-    def __init__(self, end: End, allowed_deployment_ids: Container[str], clock: Clock) -> None:
-        self._end = end
-        self._allowed = allowed_deployment_ids
-        self._clock = clock
-
-    def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
-        if conversation.deployment_id in self._allowed:
-            return self._end(conversation, deadline)
-        return refuse_deployment(self._clock)
-
-
 def refuse_deployment(clock: Clock) -> Result:
     """Return the result for a deployment that is not on the allow-list."""
     return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, clock.now(), attempts=0)
@@ -52,12 +36,12 @@ def refuse_deployment(clock: Clock) -> Result:
 class EndRecorded:
     """Ends conversations and records the results, so that a second delivery after a crash reports the right one."""
 
-    def __init__(self, end: End, record: Record) -> None:
-        self._end = end
+    def __init__(self, end_conversation: EndConversation, record: Record) -> None:
+        self._end_conversation = end_conversation
         self._record = record
 
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
-        result = self._end(conversation, deadline)
+        result = self._end_conversation(conversation, deadline)
         # Written before it is read: if another run has just written `ended`, the read below finds it.
         if (recorded := to_record(result)) is not None:
             self._record.put(conversation, recorded, deadline)

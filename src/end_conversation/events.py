@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from end_conversation.conversation import Conversation, Status
 from end_conversation.deadline import Deadline
+from end_conversation.ending import refuse_deployment
 from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
     from end_conversation.conversation import Result
     from end_conversation.deadline import Clock
-    from end_conversation.ending import End
+    from end_conversation.ending import EndConversation
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
@@ -38,8 +41,16 @@ class EventDoor:
     Raises UnsupportedEvent, InvalidEvent, TavusUnavailable or ResultNotPublished. Lambda then tries again.
     """
 
-    def __init__(self, end: End, publish: Publish, telemetry: Telemetry, clock: Clock) -> None:
-        self._end = end
+    def __init__(
+        self,
+        end_conversation: EndConversation,
+        allowed_deployment_ids: Container[str],
+        publish: Publish,
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> None:
+        self._end_conversation = end_conversation
+        self._allowed = allowed_deployment_ids
         self._publish = publish
         self._telemetry = telemetry
         self._clock = clock
@@ -57,7 +68,10 @@ class EventDoor:
         except InvalidEvent:
             self._telemetry.invalid("event", "invalid_event")
             raise
-        result = self._end(conversation, deadline)
+        if conversation.deployment_id in self._allowed:
+            result = self._end_conversation(conversation, deadline)
+        else:
+            result = refuse_deployment(self._clock)
         self._telemetry.result("event", conversation, result, deadline)
         if result.status is Status.UNAVAILABLE:
             raise TavusUnavailable(f"{result.reason}: {result.failure} (attempts: {result.attempts})")

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from end_conversation.conversation import Conversation, Reason, Status
 from end_conversation.deadline import Deadline
+from end_conversation.ending import refuse_deployment
 from end_conversation.errors import InvalidId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
     from end_conversation.conversation import Result
     from end_conversation.deadline import Clock
-    from end_conversation.ending import End
+    from end_conversation.ending import EndConversation
     from end_conversation.telemetry import Telemetry, Trigger
 
 RESERVE_SECONDS = 0.5
@@ -88,8 +89,15 @@ class Operation(Protocol):
 class HttpDoor:
     """Passes a request to the operation that its path names. Invalid input gets an error answer and never raises."""
 
-    def __init__(self, operations: Mapping[str, Operation], telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(
+        self,
+        operations: Mapping[str, Operation],
+        allowed_deployment_ids: Container[str],
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> None:
         self._operations = operations
+        self._allowed = allowed_deployment_ids
         self._telemetry = telemetry
         self._clock = clock
 
@@ -118,7 +126,12 @@ class HttpDoor:
         except InvalidId as error:
             self._telemetry.invalid(operation.trigger, "invalid_id")
             return problem(HTTPStatus.BAD_REQUEST, reason="invalid_id", detail=f"{error}.", request_id=request_id)
-        return operation(Request(event, conversation, deadline, request_id))
+        request = Request(event, conversation, deadline, request_id)
+        if conversation.deployment_id not in self._allowed:
+            result = refuse_deployment(self._clock)
+            self._telemetry.result(operation.trigger, conversation, result, deadline)
+            return answer(request, result)
+        return operation(request)
 
 
 class EndNow:
@@ -128,12 +141,12 @@ class EndNow:
     method = "POST"
     max_seconds: float = 25  # API Gateway gives up on a function after 30 s (HTTP API) or 29 s (REST API)
 
-    def __init__(self, end: End, telemetry: Telemetry) -> None:
-        self._end = end
+    def __init__(self, end_conversation: EndConversation, telemetry: Telemetry) -> None:
+        self._end_conversation = end_conversation
         self._telemetry = telemetry
 
     def __call__(self, request: Request) -> dict[str, Any]:
-        result = self._end(request.conversation, request.deadline)
+        result = self._end_conversation(request.conversation, request.deadline)
         self._telemetry.result(self.trigger, request.conversation, result, request.deadline)
         return answer(request, result)
 

@@ -13,10 +13,8 @@ import ssl
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead
-from io import BufferedReader
-from typing import TYPE_CHECKING, Any, Protocol
+from http.client import BadStatusLine, HTTPException
+from typing import TYPE_CHECKING, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
@@ -30,7 +28,7 @@ from end_conversation.decision import Answer, NoAnswer, decide, may_have_ended
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from urllib3.response import HTTPResponse as Urllib3Response
+    from urllib3.response import HTTPResponse
 
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 MIN_ATTEMPT_SECONDS = 0.25
 BACKOFF_SECONDS = 0.5
-# The limit for connecting to one address. A host with a dead address is reached through its next one.
+# The limit for connecting to one address. If one address is dead, the next is tried.
 MAX_CONNECT_SECONDS = 2
 CONNECT_SHARE = 1 / 4
 MAX_IDLE_SECONDS = 3
@@ -61,7 +59,7 @@ class TavusClient:
         self._clock = clock
         self._jitter = jitter
 
-    def end(self, conversation: Conversation, deadline: Deadline) -> Result:
+    def end_conversation(self, conversation: Conversation, deadline: Deadline) -> Result:
         """Call Tavus until it gives a usable answer, or until no attempt or no time is left."""
         path = f"/v2/deployments/{conversation.deployment_id}/conversations/{conversation.conversation_id}/end"
         result = Result(
@@ -176,7 +174,6 @@ class _Attempt:
 
     def __init__(self, connection: HTTPConnection, trust: Trust, seconds: float) -> None:
         self.connection = connection
-        self.connection.response_class = _WholeResponse
         self.sent = False
         self._trust = trust
         self._seconds = seconds
@@ -229,31 +226,7 @@ def _no_answer(error: Exception, *, sent: bool) -> NoAnswer:
     )
 
 
-class _WholeResponse(HTTPResponse):
-    """Rejects truncated headers and skips interim responses, which http.client accepts as final answers."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.fp: BufferedReader = _WholeLines(self.fp.detach())
-
-    def _read_status(self) -> tuple[str, int, str]:
-        # http.client skips 100 alone (python/cpython#42550 is about the headers). After a 101 there is no HTTP to read.
-        version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed has no private methods
-        interim = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
-        return version, HTTPStatus.CONTINUE if interim else status, reason
-
-
-class _WholeLines(BufferedReader):
-    """Raises IncompleteRead where the connection ends within a line (python/cpython#42550)."""
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size:
-            raise IncompleteRead(line)
-        return line
-
-
-def _read_body(response: Urllib3Response) -> bytes | None:
+def _read_body(response: HTTPResponse) -> bytes | None:
     """Return the undecoded body, or None where it is larger than MAX_BODY_BYTES."""
     if not 200 <= response.status <= 599:  # the final status codes (RFC 9110, 15)
         raise BadStatusLine(str(response.status))

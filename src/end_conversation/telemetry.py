@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from end_conversation.conversation import Conversation, Result
     from end_conversation.deadline import Deadline
-    from end_conversation.ending import End
+    from end_conversation.ending import EndConversation
 
     type Trigger = Literal["http", "event", "timer"]
 
@@ -74,7 +74,7 @@ class Telemetry:
 
         return self._logger.inject_lambda_context(measured, log_event=False)
 
-    def observe(self, end: End) -> End:
+    def observe(self, end_conversation: EndConversation) -> EndConversation:
         """Wrap the call to Tavus: it gets a trace subsegment, and its latency and attempts are measured."""
 
         def observed(conversation: Conversation, deadline: Deadline) -> Result:
@@ -83,7 +83,7 @@ class Telemetry:
             with _never_raising():
                 subsegment = self._xray.begin_subsegment(name="Tavus", namespace="remote")
             try:
-                result = end(conversation, deadline)
+                result = end_conversation(conversation, deadline)
                 with _never_raising():
                     self._measure_tavus(result, deadline.elapsed() - start)
                 with _never_raising():
@@ -103,7 +103,7 @@ class Telemetry:
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Log and count the result of an invocation."""
-        fields = _fields(trigger, conversation, result.status, deadline) | {
+        fields = {
             "reason": result.reason,
             "attempts": result.attempts,
             "tavus_status_code": result.tavus_status_code,
@@ -112,55 +112,48 @@ class Telemetry:
         }
         if result.tavus_status_code in (401, 403):
             fields["hint"] = _ORIGIN_HINT
-        match result.status:
-            case Status.UNAVAILABLE:
-                log = self._logger.error
-            case Status.REJECTED:
-                log = self._logger.warning
-            case _:
-                log = self._logger.info
-        with _never_raising():
-            log("conversation %s", result.status, extra=fields)
-        self._count(trigger, result.status)
+        logs = {Status.UNAVAILABLE: self._logger.error, Status.REJECTED: self._logger.warning}
+        fields |= _fields(conversation, deadline)
+        self._report(
+            logs.get(result.status, self._logger.info), f"conversation {result.status}", result.status, trigger, fields
+        )
 
     def invalid(self, trigger: Trigger, reason: str) -> None:
         """Log and count an invalid request or event."""
-        with _never_raising():
-            fields = {"trigger": trigger, "status": "invalid", "reason": reason}
-            self._logger.warning("invalid request or event", extra=fields)
-        self._count(trigger, "invalid")
+        self._report(self._logger.warning, "invalid request or event", "invalid", trigger, {"reason": reason})
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
         """Log and count that a conversation has a limit. `ends_at` is its time, as in the answer."""
-        fields = _fields("timer", conversation, "armed", deadline) | {"ends_at": ends_at}
-        with _never_raising():
-            self._logger.info("limit set", extra=fields)
-        self._count("timer", "armed")
+        self._report(
+            self._logger.info, "limit set", "armed", "timer", _fields(conversation, deadline) | {"ends_at": ends_at}
+        )
 
     def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
         """Log and count that a limit could not be set."""
-        fields = _fields("timer", conversation, "timer_failed", deadline) | {"reason": kind}
-        with _never_raising():
-            self._logger.error("limit not set", extra=fields)
-        self._count("timer", "timer_failed")
+        fields = _fields(conversation, deadline) | {"reason": kind}
+        self._report(self._logger.error, "limit not set", "timer_failed", "timer", fields)
 
     def record_failed(self, kind: str) -> None:
         """Log and count that the table of ended conversations failed."""
-        self._failed("record_failed", "the table of ended conversations failed", kind)
+        self._report(
+            self._logger.error, "the table of ended conversations failed", "record_failed", None, {"reason": kind}
+        )
 
     def publish_failed(self, kind: str) -> None:
         """Log and count that the event bus did not accept a result."""
-        self._failed("publish_failed", "the result was not published", kind)
+        self._report(self._logger.error, "the result was not published", "publish_failed", None, {"reason": kind})
 
-    def _failed(self, metric: str, message: str, kind: str) -> None:
+    def _report(
+        self, log: Callable[..., None], message: str, status: str, trigger: Trigger | None, fields: dict[str, Any]
+    ) -> None:
+        """Write one log line, and count `status`. A status of an invocation has a trigger."""
+        if trigger is not None:
+            fields |= {"trigger": trigger, "status": status}
         with _never_raising():
-            self._logger.error(message, extra={"reason": kind})
+            log(message, extra=fields)
         with _never_raising():
-            self._metrics.add_metric(metric, MetricUnit.Count, 1)
-
-    def _count(self, trigger: Trigger, status: str) -> None:
-        with _never_raising():
-            self._metrics.add_dimension("trigger", trigger)
+            if trigger is not None:
+                self._metrics.add_dimension("trigger", trigger)
             self._metrics.add_metric(status, MetricUnit.Count, 1)
 
     def _measure_tavus(self, result: Result, seconds: float) -> None:
@@ -180,12 +173,10 @@ class Telemetry:
         subsegment.put_annotation("attempts", result.attempts)
 
 
-def _fields(trigger: Trigger, conversation: Conversation, status: str, deadline: Deadline) -> dict[str, Any]:
+def _fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
     return {
-        "trigger": trigger,
         "deployment_id": conversation.deployment_id,
         "conversation_id": conversation.conversation_id,
-        "status": status,
         "duration_ms": round(deadline.elapsed() * 1000),
     }
 

@@ -63,14 +63,14 @@ def test_every_setting_is_documented() -> None:
 def test_every_status_and_every_reason_of_an_answer_is_documented() -> None:
     published = set(Status) - {Status.UNAVAILABLE}  # which raises instead
     assert published <= set(re.findall(r"^\| `(\w+)` \|", PAGES["docs/events.md"], re.MULTILINE))
-    documented = set(re.findall(r"`(\w+)`", PAGES["docs/http.md"] + PAGES["docs/timers.md"]))
+    documented = set(re.findall(r"`(\w+)`", PAGES["docs/http.md"] + PAGES["docs/limits.md"]))
     # An HTTP answer tells these two by its status.
     reasons = {str(reason) for reason in Reason} - {"unexpected_answer", "earlier_attempt"}
     assert reasons | PROBLEMS <= documented
 
 
 def test_every_reason_of_a_door_is_in_the_code() -> None:
-    code = "".join((ROOT / f"src/end_conversation/{door}.py").read_text() for door in ("http", "timers"))
+    code = "".join((ROOT / f"src/end_conversation/{door}.py").read_text() for door in ("http", "limits"))
     assert {reason for reason in PROBLEMS if f'"{reason}"' in code} == PROBLEMS
 
 

@@ -74,7 +74,7 @@ class FakeTelemetry(Telemetry):
         self.results: list[tuple[Trigger, Result]] = []
         self.invalids: list[tuple[Trigger, str]] = []
         self.unpublished: list[str] = []
-        self.timers: list[tuple[str, str]] = []
+        self.limits: list[tuple[str, str]] = []
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         self.results.append((trigger, result))
@@ -86,10 +86,10 @@ class FakeTelemetry(Telemetry):
         self.unpublished.append(kind)
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
-        self.timers.append(("armed", ends_at))
+        self.limits.append(("armed", ends_at))
 
     def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
-        self.timers.append(("timer_failed", kind))
+        self.limits.append(("timer_failed", kind))
 
 
 class FakeRecord:

@@ -1,4 +1,4 @@
-"""How a conversation is ended: the allow-list, and what is recorded and read around the call to Tavus."""
+"""What is recorded and read around the call to Tavus."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from end_conversation.ending import EndAllowed, EndRecorded
+from end_conversation.ending import EndRecorded
 from tests.unit.fakes import FakeClock, FakeRecord
 
 if TYPE_CHECKING:
-    from end_conversation.ending import End
+    from end_conversation.ending import EndConversation
 
 CONVERSATION = Conversation("d1", "c1")
 CLOCK = FakeClock()
@@ -27,29 +27,12 @@ MAY_HAVE_ENDED = Result(Status.UNAVAILABLE, Reason.TAVUS_ERROR, NOW, 3, 503, fai
 THROTTLED = Result(Status.UNAVAILABLE, Reason.TAVUS_THROTTLED, NOW, 3, 429, failure="HTTP 429")
 
 
-def answering(result: Result) -> End:
+def answering(result: Result) -> EndConversation:
     return lambda conversation, deadline: result
 
 
 def run(result: Result, record: FakeRecord) -> Result:
     return EndRecorded(answering(result), record)(CONVERSATION, Deadline(CLOCK, 10, 5))
-
-
-def test_a_conversation_of_an_allowed_deployment_is_ended() -> None:
-    end = EndAllowed(answering(ENDED), {"d1"}, CLOCK)
-
-    assert end(CONVERSATION, Deadline(CLOCK, 10, 5)) is ENDED
-
-
-def test_another_deployment_is_rejected_before_anything_is_called() -> None:
-    """Neither Tavus nor the table is called, whatever is recorded."""
-    record = FakeRecord(ENDED)
-    end = EndAllowed(EndRecorded(answering(ENDED), record), {"d2"}, CLOCK)
-
-    result = end(CONVERSATION, Deadline(CLOCK, 10, 5))
-
-    assert result == Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, CLOCK.now(), attempts=0)
-    assert (record.gets, record.puts) == (0, [])
 
 
 def test_ended_is_recorded_and_nothing_is_read() -> None:

@@ -1,7 +1,7 @@
 """The event door: which events it accepts, and what it publishes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,26 @@ from tests.unit.fakes import Context, FakeClock, FakeTelemetry
 EVENTS = Path(__file__).parents[2] / "events"
 SCHEMA = json.loads((EVENTS / "conversation-end-result.schema.json").read_text())
 DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
+ALLOWED = {"d1", "d1234567890abcdef"}
 ENDED = Result(Status.ENDED, None, DECIDED_AT, 1, 200, "9a1e")
 
 
 class Door:
     """The event door, with fakes of all that it uses. Every published event is validated."""
 
-    def __init__(self, result: Result = ENDED, publish_error: ResultNotPublished | None = None) -> None:
+    def __init__(
+        self,
+        result: Result = ENDED,
+        publish_error: ResultNotPublished | None = None,
+        allowed: Container[str] = ALLOWED,
+    ) -> None:
         self.result = result
         self.publish_error = publish_error
         self.ended: list[Conversation] = []
         self.seconds: list[tuple[float, float]] = []
         self.published: list[dict[str, Any]] = []
         self.telemetry = FakeTelemetry()
-        self._door = EventDoor(self._end, self._publish, self.telemetry, FakeClock())
+        self._door = EventDoor(self._end, allowed, self._publish, self.telemetry, FakeClock())
 
     def __call__(self, event: dict[str, Any]) -> None:
         self._door(event, Context(60_000, request_id="r1"))
@@ -300,3 +306,14 @@ def test_time_is_kept_for_recording_publishing_and_returning() -> None:
 def test_the_reserve_covers_three_calls_to_aws() -> None:
     """To write the record, to read it, and to publish: each call may be tried twice."""
     assert 3 * (2 * TRY_SECONDS + PAUSE_SECONDS) < RESERVE_SECONDS
+
+
+def test_a_deployment_that_is_not_allowed_is_rejected() -> None:
+    """Neither Tavus nor the table is asked, and the result is published."""
+    door = Door(allowed={"d2"})
+
+    door(session_timeout())
+
+    assert door.ended == []
+    [detail] = door.published
+    assert (detail["status"], detail["reason"], detail["attempts"]) == ("rejected", "deployment_not_allowed", 0)

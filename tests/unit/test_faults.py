@@ -87,7 +87,7 @@ def create_client(url: str, clock: Clock, tls: ssl.SSLContext = TRUSTS_NOBODY) -
 def end(client: TavusClient, clock: Clock, seconds: float = AMPLE_SECONDS, conversation_id: str = "c1") -> Result:
     """End a conversation within this many seconds."""
     start = time.monotonic()
-    result = client.end(Conversation("d1", conversation_id), Deadline(clock, seconds, reserve=0))
+    result = client.end_conversation(Conversation("d1", conversation_id), Deadline(clock, seconds, reserve=0))
     assert time.monotonic() - start < seconds + SLACK_SECONDS
     return result
 
@@ -244,9 +244,6 @@ def test_any_other_body_confirms_nothing_and_is_not_retried(body: bytes) -> None
     [
         pytest.param(ENDED.replace(b"1.1", b"1.0"), "ended", id="HTTP/1.0"),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + ENDED, "ended", id="100 before it"),
-        pytest.param(b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + ENDED, "ended", id="102s before it"),
-        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ENDED, "ended", id="103 before it"),
-        pytest.param(b"HTTP/1.1 199 Unheard Of\r\n\r\n" + ENDED, "ended", id="unknown 1xx before it"),
         pytest.param((b"HTTP/1.1 200 OK\r\n\r\n" + ENDED_BODY, close), "ended", id="body ended by closing"),
         pytest.param(CHUNKED + b"2c\r\n" + ENDED_BODY + b"\r\n0\r\n\r\n", "ended", id="one chunk"),
         pytest.param(CHUNKED + b"2c;a=b\r\n" + ENDED_BODY + b"\r\n0\r\nA: b\r\n\r\n", "ended", id="extension, trailer"),
@@ -275,8 +272,6 @@ def test_an_unusual_but_whole_answer_counts(reply: Reply, expected: str) -> None
         pytest.param(reset, id="reset before the answer"),
         pytest.param((b"HTTP/1.", close), id="closed in the status line"),
         pytest.param((b"HTTP/1.1 200 OK\r\nContent-", reset), id="reset in the headers"),
-        pytest.param((b"HTTP/1.1 200 OK\r\nContent-", close), id="closed in a header"),
-        pytest.param((b"HTTP/1.1 404 Gone\r\n", close), id="closed between headers"),
         pytest.param((b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n", close), id="closed after the headers"),
         pytest.param((b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n", reset), id="reset after the headers"),
         pytest.param((ENDED[:-1], close), id="short body"),
@@ -292,6 +287,7 @@ def test_an_unusual_but_whole_answer_counts(reply: Reply, expected: str) -> None
         pytest.param(ENDED.replace(b"HTTP/1.1", b"HTTP/2"), id="another HTTP"),
         pytest.param(b"HTTP/1.1 ok\r\n\r\n", id="status that is no number"),
         pytest.param(b"HTTP/1.1 42 Short\r\n\r\n", id="status of two digits"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\n\r\n" + ENDED, id="interim response"),
         pytest.param(b"HTTP/1.1 " + b"2" * 70_000, id="status line over 64 KiB"),
         pytest.param(answer(200, ENDED_BODY, "X-Long: " + "x" * 70_000), id="header line over 64 KiB"),
         pytest.param(answer(200, ENDED_BODY, *["X-Many: 1"] * 10_000), id="10,000 headers"),
@@ -320,7 +316,6 @@ def test_an_attempt_that_hangs_is_retried() -> None:
         pytest.param((ENDED[:-40], drip(ENDED[-40:], every=0.02)), id="dripped body"),
         pytest.param((CHUNKED, endlessly(b"1\r\n \r\n", every=0.02)), id="dripped chunks"),
         pytest.param(endlessly(b"HTTP/1.1 100 Continue\r\n\r\n", every=0.01), id="100 flood"),
-        pytest.param(endlessly(b"HTTP/1.1 103 Early Hints\r\n\r\n", every=0.01), id="103 flood"),
         pytest.param((CHUNKED + b"0\r\n", endlessly(b"X-Trailer: 1\r\n", every=0.01)), id="endless trailers"),
         pytest.param((ENDED[:-1], hang), id="last byte missing"),
         pytest.param((b"HTTP/1.1 200 OK\r\n\r\n" + ENDED_BODY, hang), id="body without an end"),
@@ -890,12 +885,13 @@ def test_bytes_after_an_answer_are_not_the_next_answer(reply: Reply, expected: s
     assert [request.path.split("/")[-2] for request in server.requests] == ["c1", "c2"]
 
 
-def test_an_interim_response_is_no_answer() -> None:
-    """The next attempt has a connection of its own, so it cannot read a late answer."""
-    with FaultServer((b"HTTP/1.1 103 Early Hints\r\n\r\n", hang), answer(404)) as server:
-        result = end_at(server.url, seconds=SHORT_SECONDS)
+@pytest.mark.parametrize("cut", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-", ENDED.partition(b"{")[0]])
+def test_an_answer_cut_in_its_headers_never_ends(cut: bytes) -> None:
+    """http.client takes a truncated header block for a whole one (python/cpython#42550)."""
+    with FaultServer((cut, close), answer(404)) as server:
+        result = end_at(server.url)
 
-    assert (describe(result), result.attempts, server.connections) == ("unconfirmed/earlier_attempt", 2, 2)
+    assert describe(result).startswith("unconfirmed/")
 
 
 def test_nothing_of_an_answer_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,9 @@ class Door:
         self.ended: list[Conversation] = []
         self.seconds: list[float] = []
         self.telemetry = FakeTelemetry()
-        self._door = HttpDoor({"end": EndNow(self._end, self.telemetry)}, self.telemetry, FakeClock())
+        self._door = HttpDoor(
+            {"end": EndNow(self._end, self.telemetry)}, {"d1", "d2", "d1234567890abcdef"}, self.telemetry, FakeClock()
+        )
 
     def __call__(self, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
         return self._door(event, Context(remaining_ms, request_id="r1"))
@@ -224,4 +226,15 @@ def test_a_bug_is_raised_so_that_alarms_see_it() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        HttpDoor({"end": EndNow(broken, FakeTelemetry())}, FakeTelemetry(), FakeClock())(request(), Context())
+        HttpDoor({"end": EndNow(broken, FakeTelemetry())}, {"d1"}, FakeTelemetry(), FakeClock())(request(), Context())
+
+
+def test_a_deployment_that_is_not_allowed_is_a_403() -> None:
+    door = Door()
+
+    answer = door(request(PATH.replace("d1", "d3")))
+
+    assert door.ended == []
+    assert (answer["statusCode"], json.loads(answer["body"])["reason"]) == (403, "deployment_not_allowed")
+    [(trigger, result)] = door.telemetry.results
+    assert (trigger, result.reason, result.attempts) == ("http", Reason.DEPLOYMENT_NOT_ALLOWED, 0)

@@ -9,8 +9,8 @@ from tests.unit.cold_start import cold_start
 HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
 WITH_BUS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus"}
 WITH_TABLE = WITH_BUS | {"ENDED_TABLE_NAME": "ended"}
-WITH_TIMERS = HTTP_ONLY | {"TIMER_GROUP_NAME": "limits", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
-DEPLOYMENTS = {"http": HTTP_ONLY, "bus": WITH_BUS, "table": WITH_TABLE, "timers": WITH_TIMERS}
+WITH_LIMITS = HTTP_ONLY | {"TIMER_GROUP_NAME": "limits", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
+DEPLOYMENTS = {"http": HTTP_ONLY, "bus": WITH_BUS, "table": WITH_TABLE, "limits": WITH_LIMITS}
 
 # Each takes longer to load than the part of the program that would use it.
 NEVER = {
@@ -27,10 +27,10 @@ NOT_FOR_HTTP = NEVER | {
     "botocore.session",
     "end_conversation.aws",
     "end_conversation.events",
-    "end_conversation.timers",
+    "end_conversation.limits",
 }
 NOT_FOR_BUS = NEVER | {"boto3.dynamodb.types", "end_conversation.aws.table"}
-NOT_FOR_TIMERS = NOT_FOR_BUS | {"end_conversation.aws.bus", "end_conversation.events"}
+NOT_FOR_LIMITS = NOT_FOR_BUS | {"end_conversation.aws.bus", "end_conversation.events"}
 
 
 @cache
@@ -38,7 +38,7 @@ def modules(deployment: str) -> set[str]:
     return cold_start(DEPLOYMENTS[deployment])
 
 
-@pytest.mark.parametrize(("deployment", "budget"), [("http", 290), ("bus", 470), ("table", 475), ("timers", 470)])
+@pytest.mark.parametrize(("deployment", "budget"), [("http", 290), ("bus", 470), ("table", 475), ("limits", 470)])
 def test_a_cold_start_loads_no_more_modules_than_its_budget(deployment: str, budget: int) -> None:
     """Before you raise a budget, look at what it costs: `make bench`."""
     assert len(modules(deployment)) <= budget
@@ -46,7 +46,7 @@ def test_a_cold_start_loads_no_more_modules_than_its_budget(deployment: str, bud
 
 @pytest.mark.parametrize(
     ("deployment", "unused"),
-    [("http", NOT_FOR_HTTP), ("bus", NOT_FOR_BUS), ("table", NEVER), ("timers", NOT_FOR_TIMERS)],
+    [("http", NOT_FOR_HTTP), ("bus", NOT_FOR_BUS), ("table", NEVER), ("limits", NOT_FOR_LIMITS)],
 )
 def test_a_cold_start_loads_nothing_that_the_deployment_does_not_use(deployment: str, unused: set[str]) -> None:
     assert modules(deployment) & unused == set()
@@ -55,4 +55,4 @@ def test_a_cold_start_loads_nothing_that_the_deployment_does_not_use(deployment:
 def test_clients_are_imported_during_the_cold_start() -> None:
     """Lambda throttles the processor in the first call, but not during the cold start."""
     assert {"boto3", "end_conversation.aws.bus", "end_conversation.aws.table"} <= modules("table")
-    assert {"boto3", "end_conversation.aws.schedules"} <= modules("timers")
+    assert {"boto3", "end_conversation.aws.schedules"} <= modules("limits")

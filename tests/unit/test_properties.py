@@ -135,7 +135,7 @@ def test_the_client_follows_table_1_and_keeps_the_deadline(
     deadline = Deadline(clock, seconds, reserve)
     client = TavusClient(post, clock, lambda low, high: low + jitter * (high - low))
 
-    result = client.end(C1, deadline)
+    result = client.end_conversation(C1, deadline)
 
     assert clock.elapsed <= max(seconds - reserve, seconds / 2, 0) + 1e-6
     assert result.attempts == len(post.played) <= MAX_ATTEMPTS
@@ -163,7 +163,7 @@ def test_retry_after_is_a_time_to_wait_or_ignored(value: str) -> None:
     post = FakePost([Step(Answer(503, {"Retry-After": value}, b""), share=1)], clock)
     client = TavusClient(post, clock, lambda low, _: low)
 
-    result = client.end(C1, Deadline(clock, MIN_ATTEMPT_SECONDS, reserve=0))
+    result = client.end_conversation(C1, Deadline(clock, MIN_ATTEMPT_SECONDS, reserve=0))
 
     assert result.status == "unavailable"
     assert result.retry_after is None or result.retry_after >= 0
@@ -191,10 +191,10 @@ def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[l
 
     record.down = delivery.table_down
     post = FakePost(delivery.script, clock)
-    end = EndRecorded(TavusClient(post, clock, lambda low, _: low).end, record)
+    end = EndRecorded(TavusClient(post, clock, lambda low, _: low).end_conversation, record)
     event = {"detail-type": "x", "detail": {"deployment_id": "d1", "conversation_id": "c1"}}
     try:
-        EventDoor(end, publish, FakeTelemetry(), clock)(event, Context(delivery.remaining_ms))
+        EventDoor(end, {"d1"}, publish, FakeTelemetry(), clock)(event, Context(delivery.remaining_ms))
     except (TavusUnavailable, ResultNotPublished) as error:
         return post.played, type(error)
     [claim] = published
@@ -431,7 +431,9 @@ def test_every_published_event_is_valid(id_: Any, source: Any, time: Any, detail
     published: list[dict[str, Any]] = []
     clock = FakeClock()
     client = TavusClient(FakePost([Step(Answer(200, {}, ENDED_BODY), 0.0)], clock), clock, lambda low, _: low)
-    door = EventDoor(client.end, lambda _, detail, __: published.append(detail), FakeTelemetry(), clock)
+    door = EventDoor(
+        client.end_conversation, {"d1"}, lambda _, detail, __: published.append(detail), FakeTelemetry(), clock
+    )
     envelope = {"id": id_, "source": source, "time": time, "detail-type": detail_type}
 
     door({**envelope, "detail": {"deployment_id": "d1", "conversation_id": "c1"}}, Context())

@@ -79,16 +79,16 @@ def scheduler() -> Iterator[Scheduler]:
         stub.assert_no_pending_responses()
 
 
-def set_end(scheduler: Scheduler, end: datetime = END, seconds: float = 4.5) -> datetime:
+def put(scheduler: Scheduler, end: datetime = END, seconds: float = 4.5) -> datetime:
     clock = FakeClock()
     schedules = Schedules(scheduler.client, "limits", TARGET, clock)
-    return schedules.set_end(CONVERSATION, end, Deadline(clock, seconds, 0.5))
+    return schedules.put(CONVERSATION, end, Deadline(clock, seconds, 0.5))
 
 
 def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler) -> None:
     scheduler.creates()
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 def test_a_name_and_a_description_fit_the_longest_ids() -> None:
@@ -100,7 +100,7 @@ def test_a_name_and_a_description_fit_the_longest_ids() -> None:
         expected = {**dict.fromkeys(SCHEDULE, ANY), "Name": name}
         stub.add_response("create_schedule", ARN, expected | {"Description": f"{'d' * 128}/{'c' * 128}"})
 
-        Schedules(client, "limits", TARGET, FakeClock()).set_end(longest, END, Deadline(FakeClock(), 4.5, 0.5))
+        Schedules(client, "limits", TARGET, FakeClock()).put(longest, END, Deadline(FakeClock(), 4.5, 0.5))
 
         stub.assert_no_pending_responses()
 
@@ -111,7 +111,7 @@ def test_an_earlier_end_stands(scheduler: Scheduler, earlier: timedelta) -> None
     scheduler.creates("ConflictException")
     scheduler.finds(END - earlier)
 
-    assert set_end(scheduler) == END - earlier
+    assert put(scheduler) == END - earlier
 
 
 def test_a_later_end_is_replaced_by_a_whole_update(scheduler: Scheduler) -> None:
@@ -120,7 +120,7 @@ def test_a_later_end_is_replaced_by_a_whole_update(scheduler: Scheduler) -> None
     scheduler.updates()
     scheduler.finds(END)
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 def test_a_later_end_that_another_request_wrote_meanwhile_is_replaced_once_more(scheduler: Scheduler) -> None:
@@ -129,7 +129,7 @@ def test_a_later_end_that_another_request_wrote_meanwhile_is_replaced_once_more(
         scheduler.finds(END + timedelta(seconds=1))
         scheduler.updates()
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 def test_an_earlier_end_that_another_request_wrote_meanwhile_stands(scheduler: Scheduler) -> None:
@@ -138,7 +138,7 @@ def test_an_earlier_end_that_another_request_wrote_meanwhile_stands(scheduler: S
     scheduler.updates()
     scheduler.finds(END - timedelta(seconds=1))
 
-    assert set_end(scheduler) == END - timedelta(seconds=1)
+    assert put(scheduler) == END - timedelta(seconds=1)
 
 
 def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -> None:
@@ -146,7 +146,7 @@ def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -
     scheduler.finds_none()
     scheduler.creates()
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 @pytest.mark.parametrize(("error", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)])
@@ -154,7 +154,7 @@ def test_a_create_that_fails_for_a_moment_is_sent_once_more(scheduler: Scheduler
     scheduler.creates(error, status)
     scheduler.creates()
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 @pytest.mark.parametrize(("error", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)])
@@ -163,7 +163,7 @@ def test_a_schedule_is_created_at_most_twice(scheduler: Scheduler, error: str, s
     scheduler.creates(error, status)
 
     with pytest.raises(AwsCallFailed, match=f"^{error}$"):
-        set_end(scheduler)
+        put(scheduler)
 
 
 def test_a_schedule_that_is_there_and_gone_is_created_at_most_twice(scheduler: Scheduler) -> None:
@@ -172,7 +172,7 @@ def test_a_schedule_that_is_there_and_gone_is_created_at_most_twice(scheduler: S
         scheduler.finds_none()
 
     with pytest.raises(AwsCallFailed, match="^ResourceNotFoundException$"):
-        set_end(scheduler)
+        put(scheduler)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_a_second_create_cannot_help_is_given_up(scheduler: Scheduler, erro
     scheduler.creates(error, status)
 
     with pytest.raises(AwsCallFailed, match=f"^{error}$"):
-        set_end(scheduler)
+        put(scheduler)
 
 
 def test_an_update_that_is_throttled_is_tried_again_from_the_start(scheduler: Scheduler) -> None:
@@ -198,7 +198,7 @@ def test_an_update_that_is_throttled_is_tried_again_from_the_start(scheduler: Sc
         scheduler.updates(error)
     scheduler.finds(END)
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 @pytest.mark.parametrize(("error", "status"), [("ConflictException", 409), ("ResourceNotFoundException", 404)])
@@ -210,7 +210,7 @@ def test_an_update_that_meets_another_request_or_the_firing_is_tried_again(
     scheduler.updates(error, status)
     scheduler.creates()
 
-    assert set_end(scheduler) == END
+    assert put(scheduler) == END
 
 
 def test_a_schedule_of_another_kind_is_left_alone(scheduler: Scheduler) -> None:
@@ -220,14 +220,14 @@ def test_a_schedule_of_another_kind_is_left_alone(scheduler: Scheduler) -> None:
         scheduler.finds_expression("rate(5 minutes)")
 
     with pytest.raises(AwsCallFailed, match="^ValueError$"):
-        set_end(scheduler)
+        put(scheduler)
 
 
 def test_no_call_begins_that_could_not_end_in_time(scheduler: Scheduler) -> None:
     scheduler.creates("ConflictException")
 
     with pytest.raises(AwsCallFailed, match="^NoTimeLeft$"):
-        set_end(scheduler, seconds=TRY_SECONDS - 0.1)
+        put(scheduler, seconds=TRY_SECONDS - 0.1)
 
 
 def test_an_update_waits_before_the_second_look(scheduler: Scheduler) -> None:
@@ -238,7 +238,7 @@ def test_an_update_waits_before_the_second_look(scheduler: Scheduler) -> None:
     scheduler.updates()
     scheduler.finds(END)
 
-    Schedules(scheduler.client, "limits", TARGET, clock).set_end(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
+    Schedules(scheduler.client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
 
     assert clock.slept == [PAUSE_SECONDS]
 
@@ -250,7 +250,7 @@ def test_a_scheduler_that_does_not_work_is_asked_twice(monkeypatch: pytest.Monke
         client = create_client("scheduler", TRUSTS_NOBODY)
         clock = Clock()
         with pytest.raises(AwsCallFailed):
-            Schedules(client, "limits", TARGET, clock).set_end(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
+            Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
 
     assert [(request.method, request.path) for request in aws.requests] == [("POST", f"/schedules/{NAME}")] * 2
 
@@ -262,7 +262,7 @@ def test_an_answer_sent_byte_by_byte_is_given_up_at_the_deadline(monkeypatch: py
         client = create_client("scheduler", TRUSTS_NOBODY)
         clock = Clock()
         with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
-            Schedules(client, "limits", TARGET, clock).set_end(CONVERSATION, END, Deadline(clock, 0.5, 0.1))
+            Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 0.5, 0.1))
 
 
 def test_an_answer_that_is_lost_does_not_make_a_second_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_an_answer_that_is_lost_does_not_make_a_second_schedule(monkeypatch: pyt
         monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
         client = create_client("scheduler", TRUSTS_NOBODY)
         schedules = Schedules(client, "limits", TARGET, FakeClock())
-        end = schedules.set_end(CONVERSATION, END, Deadline(FakeClock(), 4.5, 0.5))
+        end = schedules.put(CONVERSATION, END, Deadline(FakeClock(), 4.5, 0.5))
 
     assert end == END
     assert [request.method for request in aws.requests] == ["POST", "POST", "GET"]
@@ -293,7 +293,7 @@ def test_the_earliest_of_many_ends_stands(offsets: list[int]) -> None:
             end = END + timedelta(seconds=offset)
             earliest = min(earliest, end)
 
-            assert schedules.set_end(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == earliest
+            assert schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == earliest
 
             [summary] = client.list_schedules(GroupName="limits")["Schedules"]
             found = client.get_schedule(GroupName="limits", Name=summary["Name"])

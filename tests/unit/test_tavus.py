@@ -17,7 +17,7 @@ def end_once(status_code: int, **headers: str) -> Result:
     clock = FakeClock()
     answer = Answer(status_code, {name.replace("_", "-"): value for name, value in headers.items()}, b"")
     client = TavusClient(lambda path, seconds: answer, clock, lambda low, high: low)
-    return client.end(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS, reserve=0))
+    return client.end_conversation(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS, reserve=0))
 
 
 @pytest.mark.parametrize("status_code", [200, 404, 403, 503])
@@ -65,7 +65,7 @@ def test_attempts_share_the_time_equally_and_wait_with_full_jitter() -> None:
         bounds.append((low, high))
         return 0
 
-    result = TavusClient(post, clock, jitter).end(CONVERSATION, Deadline(clock, 30, reserve=0))
+    result = TavusClient(post, clock, jitter).end_conversation(CONVERSATION, Deadline(clock, 30, reserve=0))
 
     assert (result.reason, result.attempts, result.failure) == (Reason.TAVUS_ERROR, 3, "HTTP 503")
     assert shares == [10, 15, 30]
@@ -81,7 +81,7 @@ def test_no_attempt_is_made_in_too_little_time() -> None:
         return Answer(404, {}, b"")
 
     client = TavusClient(post, clock, lambda low, high: low)
-    result = client.end(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS / 2, reserve=0))
+    result = client.end_conversation(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS / 2, reserve=0))
 
     assert (result.status, result.reason) == (Status.UNAVAILABLE, Reason.TAVUS_TIMEOUT)
     assert (result.attempts, result.failure, posts) == (0, "no time was left", [])

@@ -31,30 +31,30 @@ class Schedules:
         self._target = target
         self._clock = clock
 
-    def set_end(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime:
-        """Make a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
+    def put(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
+        """Schedule a session timeout at `ends_at` (UTC, whole seconds), unless the conversation has an earlier one.
 
-        Returns the resulting end. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
+        Returns the time that stands. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
         """
-        schedule = self._schedule(conversation, end)
+        schedule = self._schedule(conversation, ends_at)
         try:
             # In a worker thread, because a caller waits for the answer, and Scheduler can send it byte by byte.
             return run_with_timeout(
-                lambda: call_with_retry(lambda: self._set_end(schedule, end, deadline), deadline, self._clock),
+                lambda: call_with_retry(lambda: self._put(schedule, ends_at, deadline), deadline, self._clock),
                 deadline.left(),
             )
         except (TimeoutError, ThreadNotStarted) as error:
             raise AwsCallFailed(type(error).__name__, retryable=False) from None
 
-    def _set_end(self, schedule: dict[str, Any], end: datetime, deadline: Deadline) -> datetime:
+    def _put(self, schedule: dict[str, Any], ends_at: datetime, deadline: Deadline) -> datetime:
         try:
             _expect_arn(self._client.create_schedule(**schedule))
         except self._client.exceptions.ConflictException:
             pass
         else:
-            return end
+            return ends_at
         try:
-            return self._shorten(schedule, end, deadline)
+            return self._shorten(schedule, ends_at, deadline)
         # The schedule has just fired and deleted itself, or another request is changing it. Both are temporary.
         except (
             self._client.exceptions.ConflictException,
@@ -62,29 +62,29 @@ class Schedules:
         ) as error:
             raise AwsCallFailed(error.response["Error"]["Code"], retryable=True) from None
 
-    def _shorten(self, schedule: dict[str, Any], end: datetime, deadline: Deadline) -> datetime:
+    def _shorten(self, schedule: dict[str, Any], ends_at: datetime, deadline: Deadline) -> datetime:
         # An update cannot be conditional, so another request that has read the same end may replace ours with a later
         # one. The second read detects that, unless the other request takes longer than the pause.
         for _ in range(2):
             expect_time_for_a_try(deadline)
             found = self._client.get_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
             known = datetime.strptime(found["ScheduleExpression"], _AT).replace(tzinfo=UTC)
-            if known <= end:
+            if known <= ends_at:
                 return known
             expect_time_for_a_try(deadline)
             # Scheduler resets whatever an update leaves out.
             _expect_arn(self._client.update_schedule(**schedule))
             self._clock.sleep(PAUSE_SECONDS)
-        return end
+        return ends_at
 
-    def _schedule(self, conversation: Conversation, end: datetime) -> dict[str, Any]:
+    def _schedule(self, conversation: Conversation, ends_at: datetime) -> dict[str, Any]:
         detail = {"deployment_id": conversation.deployment_id, "conversation_id": conversation.conversation_id}
         return {
             "GroupName": self._group,
             # A name has up to 64 characters, which the two ids together can exceed.
             "Name": hashlib.sha256(conversation.key.encode()).hexdigest(),
             "Description": conversation.key,
-            "ScheduleExpression": end.strftime(_AT),
+            "ScheduleExpression": ends_at.strftime(_AT),
             "ScheduleExpressionTimezone": "UTC",
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "ActionAfterCompletion": "DELETE",

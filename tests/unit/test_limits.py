@@ -1,4 +1,4 @@
-"""The timer door: which limits it sets, and what it answers."""
+"""Which limits PUT sets, and what it answers."""
 
 import json
 from collections.abc import Container
@@ -11,7 +11,7 @@ from end_conversation.conversation import Conversation, Reason, Status
 from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
 from end_conversation.http import HttpDoor
-from end_conversation.timers import TimerDoor
+from end_conversation.limits import SetLimit
 from tests.unit.fakes import Context, FakeClock, FakeTelemetry
 
 PATH = "/v2/deployments/d1/conversations/c1/timeout"
@@ -19,7 +19,7 @@ NOW = FakeClock().now()
 
 
 class Door:
-    """The HTTP door with the timer door behind it, and fakes of all that they use."""
+    """The HTTP door with the operation that sets limits, and fakes of all that they use."""
 
     def __init__(self, max_session_seconds: int = 3600, allowed: Container[str] = frozenset({"d1"})) -> None:
         self.failure: AwsCallFailed | None = None
@@ -27,18 +27,18 @@ class Door:
         self.scheduled: list[tuple[Conversation, datetime]] = []
         self.seconds: list[float] = []
         self.telemetry = FakeTelemetry()
-        timer = TimerDoor(self._schedule, max_session_seconds, allowed, self.telemetry, FakeClock())
-        self._door = HttpDoor({"timeout": timer}, self.telemetry, FakeClock())
+        set_limit = SetLimit(self._schedule, max_session_seconds, self.telemetry, FakeClock())
+        self._door = HttpDoor({"timeout": set_limit}, allowed, self.telemetry, FakeClock())
 
     def __call__(self, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
         return self._door(event, Context(remaining_ms, request_id="r1"))
 
-    def _schedule(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime:
-        self.scheduled.append((conversation, end))
+    def _schedule(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
+        self.scheduled.append((conversation, ends_at))
         self.seconds.append(deadline.left())
         if self.failure is not None:
             raise self.failure
-        return self.known or end
+        return self.known or ends_at
 
 
 def request(seconds: Any = None, path: str = PATH, method: str = "PUT", **members: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_a_limit_is_set_for_this_many_seconds(seconds: str | None, set_to: int) 
     assert answer["statusCode"] == 200
     assert answer["headers"] == {"Cache-Control": "no-store", "Content-Type": "application/json"}
     assert json.loads(answer["body"]) == {"conversation_id": "c1", "ends_at": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
-    assert door.telemetry.timers == [("armed", f"{end:%Y-%m-%dT%H:%M:%SZ}")]
+    assert door.telemetry.limits == [("armed", f"{end:%Y-%m-%dT%H:%M:%SZ}")]
 
 
 def test_the_answer_has_the_resulting_end() -> None:
@@ -186,7 +186,7 @@ def test_a_scheduler_that_fails_is_a_503_to_be_tried_again() -> None:
         "request_id": "r1",
         "conversation_id": "c1",
     }
-    assert door.telemetry.timers == [("timer_failed", "ServiceQuotaExceededException")]
+    assert door.telemetry.limits == [("timer_failed", "ServiceQuotaExceededException")]
 
 
 @pytest.mark.parametrize(("remaining_ms", "seconds"), [(2_000, 2), (10_000, 4.5)])
@@ -198,9 +198,9 @@ def test_an_answer_takes_less_than_five_seconds(remaining_ms: int, seconds: floa
     assert door.seconds == [seconds]
 
 
-def test_without_a_timer_door_the_path_is_unknown() -> None:
+def test_path_is_unknown_without_limits() -> None:
     telemetry = FakeTelemetry()
 
-    answer = HttpDoor({}, telemetry, FakeClock())(request(), Context())
+    answer = HttpDoor({}, {"d1"}, telemetry, FakeClock())(request(), Context())
 
     assert (answer["statusCode"], json.loads(answer["body"])["reason"]) == (404, "unknown_path")

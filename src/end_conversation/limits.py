@@ -1,4 +1,4 @@
-"""The timer door: sets a limit for a conversation, with a schedule that puts its session timeout on the bus."""
+"""Limits: a schedule for each conversation sends its session timeout."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from end_conversation.ending import refuse_deployment
 from end_conversation.errors import AwsCallFailed
-from end_conversation.http import RETRY_AFTER_SECONDS, answer, success
+from end_conversation.http import RETRY_AFTER_SECONDS, success
 
 if TYPE_CHECKING:
-    from collections.abc import Container
     from datetime import datetime
 
     from end_conversation.conversation import Conversation
@@ -23,16 +21,16 @@ if TYPE_CHECKING:
 MIN_SECONDS = 60  # EventBridge Scheduler is precise to a minute
 
 
-class Schedule(Protocol):
-    """Makes a conversation time out at `end` (UTC, whole seconds), or earlier if it already does.
+class ScheduleTimeout(Protocol):
+    """Schedules a session timeout at `ends_at` (UTC, whole seconds), unless the conversation has an earlier one.
 
-    Returns the resulting end. Raises AwsCallFailed.
+    Returns the time that stands. Raises AwsCallFailed.
     """
 
-    def __call__(self, conversation: Conversation, end: datetime, deadline: Deadline) -> datetime: ...
+    def __call__(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime: ...
 
 
-class TimerDoor:
+class SetLimit:
     """Answers PUT …/timeout. Invalid input gets an error answer and never raises."""
 
     trigger: Trigger = "timer"
@@ -40,42 +38,32 @@ class TimerDoor:
     max_seconds: float = 4.5  # with the rest of an invocation, the caller has an answer within 5 s
 
     def __init__(
-        self,
-        schedule: Schedule,
-        max_session_seconds: int,
-        allowed_deployment_ids: Container[str],
-        telemetry: Telemetry,
-        clock: Clock,
+        self, schedule_timeout: ScheduleTimeout, max_session_seconds: int, telemetry: Telemetry, clock: Clock
     ) -> None:
-        self._schedule = schedule
+        self._schedule_timeout = schedule_timeout
         self._max_session_seconds = max_session_seconds
-        self._allowed = allowed_deployment_ids
         self._telemetry = telemetry
         self._clock = clock
 
     def __call__(self, request: Request) -> dict[str, Any]:
         """Set the limit of one conversation. Without `seconds` in the query, it is the maximum."""
         conversation, deadline = request.conversation, request.deadline
-        if conversation.deployment_id not in self._allowed:
-            result = refuse_deployment(self._clock)
-            self._telemetry.result(self.trigger, conversation, result, deadline)
-            return answer(request, result)
         seconds = _seconds(request.event, self._max_session_seconds)
         if seconds is None:
             self._telemetry.invalid(self.trigger, "invalid_seconds")
             detail = f"seconds must be one whole number, {MIN_SECONDS} or more."
             return request.problem(HTTPStatus.BAD_REQUEST, "invalid_seconds", detail)
-        end = self._clock.now().replace(microsecond=0) + timedelta(seconds=seconds)
+        ends_at = self._clock.now().replace(microsecond=0) + timedelta(seconds=seconds)
         try:
-            end = self._schedule(conversation, end, deadline)
+            ends_at = self._schedule_timeout(conversation, ends_at, deadline)
         except AwsCallFailed as error:
             self._telemetry.timer_failed(conversation, error.kind, deadline)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             detail = "AWS did not confirm the limit. Try again later."
             return request.problem(HTTPStatus.SERVICE_UNAVAILABLE, "timer_unavailable", detail, headers)
-        ends_at = f"{end:%Y-%m-%dT%H:%M:%SZ}"
-        self._telemetry.armed(conversation, ends_at, deadline)
-        return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": ends_at})
+        text = f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"
+        self._telemetry.armed(conversation, text, deadline)
+        return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": text})
 
 
 def _seconds(event: dict[str, Any], max_seconds: int) -> int | None:

@@ -18,10 +18,13 @@ from end_conversation.trust import create_trust
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mypy_boto3_sqs import SQSClient
+
     from end_conversation.ending import EndConversation
     from end_conversation.events import EventDoor
     from end_conversation.http import Operation
     from end_conversation.limits import SetLimit
+    from end_conversation.messages import MessageDoor
     from end_conversation.trust import Trust
 
 
@@ -42,17 +45,22 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
         operations["timeout"] = set_limit
     http_door = HttpDoor(operations, settings.allowed_deployment_ids, telemetry, clock)
     event_door = _event_door(end_conversation, settings, telemetry, trust, clock)
+    message_door = _message_door(event_door, settings, telemetry, trust, clock)
 
     def handler(event: Any, context: Any) -> Any:
-        problem = "the event must be an HTTP request from API Gateway, an EventBridge event, or one SQS message"
+        problem = "the event must be an HTTP request from API Gateway, an EventBridge event, or SQS messages"
         match event:
             case {"requestContext": _}:
                 if is_http_request(event):
                     return http_door(event, context)
-            case {"detail-type": _} | {"Records": [{"eventSource": "aws:sqs"}]}:
+            case {"detail-type": _}:
                 if event_door is not None:
                     return event_door(event, context)
                 problem = "set EVENT_BUS_NAME to handle EventBridge events"
+            case {"Records": [{"eventSource": "aws:sqs"}, *_]}:
+                if message_door is not None:
+                    return message_door(event, context)
+                problem = "set EVENT_BUS_NAME, TIMEOUT_QUEUE_URL and FAILED_QUEUE_URL to handle SQS messages"
         telemetry.invalid("event", "unsupported_event")
         raise UnsupportedEvent(problem)
 
@@ -97,3 +105,19 @@ def _event_door(
         create_client("events", trust), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock
     )
     return EventDoor(end_conversation, settings.allowed_deployment_ids, bus.publish, telemetry, clock)
+
+
+def _message_door(
+    event_door: EventDoor | None, settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock
+) -> MessageDoor | None:
+    if event_door is None or settings.timeout_queue_url is None or settings.failed_queue_url is None:
+        return None
+    from end_conversation.aws.client import create_client
+    from end_conversation.aws.queue import TimeoutQueue
+    from end_conversation.messages import MessageDoor
+
+    def make_client() -> SQSClient:
+        return create_client("sqs", _aws_trust(settings, trust))
+
+    queue = TimeoutQueue(make_client, settings.timeout_queue_url, settings.failed_queue_url, clock)
+    return MessageDoor(event_door, queue, telemetry, clock, random.uniform)

@@ -18,11 +18,15 @@ class UnsupportedEvent(EndConversationError):
 
 
 class InvalidEvent(EndConversationError):
-    """The event names no conversation. Sending it again does not help."""
+    """The event names no conversation, or no time to end it. Sending it again does not help."""
 
 
 class TavusUnavailable(EndConversationError):
-    """Tavus gave no usable answer. Another delivery may succeed."""
+    """Tavus gave no usable answer. Another delivery may succeed. `retry_after` is Tavus' Retry-After in seconds."""
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class ResultNotPublished(EndConversationError):

@@ -1,10 +1,10 @@
-"""The event door: ends the conversation that a session-timeout event names, and publishes the result."""
+"""Session timeouts: parses their events, ends their conversations, and publishes the results."""
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from end_conversation.conversation import Conversation, Status
 from end_conversation.deadline import Deadline
@@ -22,11 +22,24 @@ if TYPE_CHECKING:
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
-# Kept for three calls to AWS, with two tries each: write the record, read it, publish. Part of it is a margin for
-# hosts with dead addresses.
+# Kept for four calls to AWS, with two tries each: write the record, read it, publish, and postpone the message.
 RESERVE_SECONDS = 20
 # Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
+MAX_SECONDS_AHEAD = 15 * 60
+
+_UTC_SECOND = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+
+class SessionTimeout(NamedTuple):
+    """A valid session timeout. `trigger` describes its event: consumers of the result recognize duplicates by its `id`.
+
+    `ends_at` (UTC, whole seconds) is when the conversation must end. None means now.
+    """
+
+    conversation: Conversation
+    ends_at: datetime | None
+    trigger: dict[str, str | None]
 
 
 class Publish(Protocol):
@@ -36,7 +49,7 @@ class Publish(Protocol):
 
 
 class EventDoor:
-    """Handles a session timeout, from the rule or from the retry queue.
+    """Handles a session timeout that a rule passes to the function without the queue.
 
     Raises UnsupportedEvent, InvalidEvent, TavusUnavailable or ResultNotPublished. Lambda then tries again.
     """
@@ -57,89 +70,85 @@ class EventDoor:
 
     def __call__(self, event: dict[str, Any], context: LambdaContext) -> None:
         """End one conversation and publish the result."""
-        seconds = context.get_remaining_time_in_millis() / 1000 - EXIT_SECONDS
-        deadline = Deadline(self._clock, seconds, RESERVE_SECONDS)
         try:
-            event, request_id = _unwrap(event, context.aws_request_id)
-            conversation = _conversation(event)
-        except UnsupportedEvent:
-            self._telemetry.invalid("event", "unsupported_event")
-            raise
+            timeout = self._parse_due(event, context.aws_request_id)
         except InvalidEvent:
             self._telemetry.invalid("event", "invalid_event")
             raise
+        self.end(timeout, invocation_deadline(context, self._clock))
+
+    def _parse_due(self, event: dict[str, Any], default_id: str) -> SessionTimeout:
+        timeout = self.parse(event, default_id)
+        if self.seconds_until_end(timeout) > 0:
+            raise InvalidEvent("detail.ends_at is ahead, and only the queue can wait: send the event through it")
+        return timeout
+
+    def parse(self, event: Any, default_id: str) -> SessionTimeout:
+        """Parse an EventBridge event. `default_id` names it if it has no id. Raises UnsupportedEvent, InvalidEvent."""
+        if not isinstance(event, dict) or "detail-type" not in event:
+            raise UnsupportedEvent("the event has no detail-type")
+        if event["detail-type"] == RESULT_DETAIL_TYPE:
+            raise InvalidEvent("the event is a result of this function: the rule must match session timeouts only")
+        match event.get("detail"):
+            case {"deployment_id": deployment_id, "conversation_id": conversation_id, **others}:
+                try:
+                    conversation = Conversation(deployment_id, conversation_id)
+                except InvalidId as error:
+                    raise InvalidEvent(f"detail.{error}") from None
+                ends_at = self._ends_at(others["ends_at"]) if "ends_at" in others else None
+                return SessionTimeout(conversation, ends_at, _trigger(event, default_id))
+        raise InvalidEvent("detail must have a deployment_id and a conversation_id")
+
+    def _ends_at(self, value: object) -> datetime:
+        try:
+            ends_at = parse_utc_second(value)
+        except ValueError:
+            raise InvalidEvent("detail.ends_at must be a time in UTC such as 2026-11-29T08:37:41Z") from None
+        if (ends_at - self._clock.now()).total_seconds() > MAX_SECONDS_AHEAD:
+            raise InvalidEvent("detail.ends_at must be at most 15 minutes ahead: set a limit for a later time")
+        return ends_at
+
+    def seconds_until_end(self, timeout: SessionTimeout) -> float:
+        """Seconds until the conversation must end. Zero or less means now."""
+        return 0.0 if timeout.ends_at is None else (timeout.ends_at - self._clock.now()).total_seconds()
+
+    def end(self, timeout: SessionTimeout, deadline: Deadline) -> None:
+        """End the conversation and publish the result. Raises TavusUnavailable or ResultNotPublished."""
+        conversation = timeout.conversation
         if conversation.deployment_id in self._allowed:
             result = self._end_conversation(conversation, deadline)
         else:
             result = refuse_deployment(self._clock)
         self._telemetry.result("event", conversation, result, deadline)
         if result.status is Status.UNAVAILABLE:
-            raise TavusUnavailable(f"{result.reason}: {result.failure} (attempts: {result.attempts})")
+            text = f"{result.reason}: {result.failure} (attempts: {result.attempts})"
+            raise TavusUnavailable(text, retry_after=result.retry_after)
         try:
-            self._publish(RESULT_DETAIL_TYPE, _detail(conversation, result, _trigger(event, request_id)), deadline)
+            self._publish(RESULT_DETAIL_TYPE, _detail(conversation, result, timeout.trigger), deadline)
         except ResultNotPublished as error:
             self._telemetry.publish_failed(str(error))
             raise
 
 
-def _unwrap(event: dict[str, Any], request_id: str) -> tuple[dict[str, Any], str]:
-    """Return the EventBridge event, and the request id of its first invocation as far as it is known.
-
-    A message of the retry queue holds the event itself, if the rule could not deliver it; Lambda's record of the
-    asynchronous invocations that failed; or only the detail, if a schedule could not put the event on the bus. Raises
-    UnsupportedEvent for any other message.
-    """
-    match event:
-        case {"detail-type": _}:
-            return event, request_id
-        case {"Records": [{"body": str(body)} as message]}:
-            with suppress(ValueError, RecursionError):
-                match json.loads(body):
-                    case {"detail-type": _} as undelivered:
-                        return undelivered, request_id
-                    case {"requestPayload": {"detail-type": _} as failed, **record}:
-                        return failed, _request_id(record) or request_id
-                    case {"deployment_id": _} as detail if (execution_id := _execution_id(message)) is not None:
-                        return {"id": execution_id, "detail-type": None, "detail": detail}, request_id
-    raise UnsupportedEvent("the SQS message holds no event, no Lambda record and no dead letter of a schedule")
+def invocation_deadline(context: LambdaContext, clock: Clock) -> Deadline:
+    """The deadline of an invocation that handles session timeouts."""
+    return Deadline(clock, context.get_remaining_time_in_millis() / 1000 - EXIT_SECONDS, RESERVE_SECONDS)
 
 
-def _request_id(record: Any) -> str | None:
-    match record:
-        case {"requestContext": {"requestId": str(request_id)}}:
-            return request_id
-    return None
+def parse_utc_second(value: object) -> datetime:
+    """Parse a time in UTC such as 2026-11-29T08:37:41Z. Raises ValueError."""
+    if not isinstance(value, str) or not _UTC_SECOND.fullmatch(value):
+        raise ValueError(value)
+    return datetime.fromisoformat(value).astimezone(UTC)
 
 
-def _execution_id(message: Any) -> str | None:
-    """Return the id of the execution whose dead letter a message is. None if no schedule sent it."""
-    match message:
-        case {"messageAttributes": {"SCHEDULE_ARN": _, "EXECUTION_ID": {"stringValue": str(execution_id)}}}:
-            return execution_id
-    return None
-
-
-def _conversation(event: dict[str, Any]) -> Conversation:
-    if event["detail-type"] == RESULT_DETAIL_TYPE:
-        raise InvalidEvent("the event is a result of this function: the rule must match session timeouts only")
-    match event.get("detail"):
-        case {"deployment_id": deployment_id, "conversation_id": conversation_id}:
-            try:
-                return Conversation(deployment_id, conversation_id)
-            except InvalidId as error:
-                raise InvalidEvent(f"detail.{error}") from None
-    raise InvalidEvent("detail must have a deployment_id and a conversation_id")
-
-
-def _trigger(event: dict[str, Any], request_id: str) -> dict[str, str | None]:
-    """Describe the event that asked for the end. Consumers recognize duplicates by its `id`."""
-
+def _trigger(event: dict[str, Any], default_id: str) -> dict[str, str | None]:
     def text(member: str) -> str | None:
         value = event.get(member)
         return value if isinstance(value, str) and value else None
 
     return {
-        "id": text("id") or request_id,
+        "id": text("id") or default_id,
         "source": text("source"),
         "detail_type": text("detail-type"),
         "time": text("time"),

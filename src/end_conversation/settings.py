@@ -20,6 +20,7 @@ _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]
 # Strings, which only the deployments that need them compile.
 _BUS = r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}"
 _SOURCE = r"(?!aws\.)[A-Za-z0-9._/-]{1,256}"
+_QUEUE = r"https?://[!-~]{1,1000}"
 _GROUP = r"[A-Za-z0-9._-]{1,64}"
 _TABLE = r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{3,255}"
 
@@ -70,6 +71,8 @@ class Settings:
     event_bus_name: str | None
     result_source: str
     ended_table_name: str | None
+    timeout_queue_url: str | None
+    failed_queue_url: str | None
     timer_group_name: str | None
     timer_target: dict[str, Any]
     max_session_seconds: int
@@ -92,6 +95,8 @@ class Settings:
             result_source=_name(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
             or "tavus.conversations",
             ended_table_name=_name(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
+            timeout_queue_url=_name(environ, "TIMEOUT_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
+            failed_queue_url=_name(environ, "FAILED_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
             timer_group_name=timer_group_name,
             timer_target=_timer_target(environ.get("TIMER_TARGET") or None, needed=timer_group_name is not None),
             max_session_seconds=_max_session_seconds(environ.get("MAX_SESSION_SECONDS") or "3600"),

@@ -143,6 +143,10 @@ class Telemetry:
         """Log and count that the event bus did not accept a result."""
         self._report(self._logger.error, "the result was not published", "publish_failed", None, {"reason": kind})
 
+    def queue_failed(self, kind: str) -> None:
+        """Log and count that a message could not be postponed, or not be copied to the failed queue."""
+        self._report(self._logger.error, "a queue did not take a request", "queue_failed", None, {"reason": kind})
+
     def _report(
         self, log: Callable[..., None], message: str, status: str, trigger: Trigger | None, fields: dict[str, Any]
     ) -> None:

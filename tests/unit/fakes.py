@@ -74,6 +74,7 @@ class FakeTelemetry(Telemetry):
         self.results: list[tuple[Trigger, Result]] = []
         self.invalids: list[tuple[Trigger, str]] = []
         self.unpublished: list[str] = []
+        self.queue_failures: list[str] = []
         self.limits: list[tuple[str, str]] = []
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
@@ -84,6 +85,9 @@ class FakeTelemetry(Telemetry):
 
     def publish_failed(self, kind: str) -> None:
         self.unpublished.append(kind)
+
+    def queue_failed(self, kind: str) -> None:
+        self.queue_failures.append(kind)
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
         self.limits.append(("armed", ends_at))

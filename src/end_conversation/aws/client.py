@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
+    from mypy_boto3_sqs import SQSClient
 
     from end_conversation.deadline import Clock, Deadline
     from end_conversation.trust import Trust
@@ -50,7 +51,9 @@ def create_client(service: Literal["dynamodb"], trust: Trust) -> DynamoDBClient:
 def create_client(service: Literal["events"], trust: Trust) -> EventBridgeClient: ...
 @overload
 def create_client(service: Literal["scheduler"], trust: Trust) -> EventBridgeSchedulerClient: ...
-def create_client(service: Literal["dynamodb", "events", "scheduler"], trust: Trust) -> object:
+@overload
+def create_client(service: Literal["sqs"], trust: Trust) -> SQSClient: ...
+def create_client(service: Literal["dynamodb", "events", "scheduler", "sqs"], trust: Trust) -> object:
     """Create a boto3 client that tries once and connects with the TLS context of `trust`.
 
     botocore's own HTTP session loads a CA bundle for each connection, which takes longer than the whole rest of a

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from end_conversation.aws.client import PAUSE_SECONDS, call_with_retry, expect_time_for_a_try
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
 
+# What consumers of the results see as the trigger of a limit's session timeout.
+LIMIT_SOURCE = "end-conversation"
+LIMIT_DETAIL_TYPE = "Session Limit"
+# Scheduler fires within a minute after the time of a schedule. The message then waits in the queue for its second.
+FIRES_AHEAD = timedelta(seconds=60)
+# Scheduler may refuse a time that is past when the request arrives.
+MIN_LEAD = timedelta(seconds=15)
+
 _AT = "at(%Y-%m-%dT%H:%M:%S)"
+_SECOND = "%Y-%m-%dT%H:%M:%SZ"
+# A schedule with other values fires at another time, or never.
+_FIRES_AS_SET = {"State": "ENABLED", "ScheduleExpressionTimezone": "UTC", "FlexibleTimeWindow": {"Mode": "OFF"}}
 
 
 class Schedules:
@@ -36,25 +48,24 @@ class Schedules:
 
         Returns the time that stands. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
         """
-        schedule = self._schedule(conversation, ends_at)
         try:
             # In a worker thread, because a caller waits for the answer, and Scheduler can send it byte by byte.
             return run_with_timeout(
-                lambda: call_with_retry(lambda: self._put(schedule, ends_at, deadline), deadline, self._clock),
+                lambda: call_with_retry(lambda: self._put(conversation, ends_at, deadline), deadline, self._clock),
                 deadline.left(),
             )
         except (TimeoutError, ThreadNotStarted) as error:
             raise AwsCallFailed(type(error).__name__, retryable=False) from None
 
-    def _put(self, schedule: dict[str, Any], ends_at: datetime, deadline: Deadline) -> datetime:
+    def _put(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
         try:
-            _expect_arn(self._client.create_schedule(**schedule))
+            _expect_arn(self._client.create_schedule(**self._schedule(conversation, ends_at)))
         except self._client.exceptions.ConflictException:
             pass
         else:
             return ends_at
         try:
-            return self._shorten(schedule, ends_at, deadline)
+            return self._keep_earliest(conversation, ends_at, deadline)
         # The schedule has just fired and deleted itself, or another request is changing it. Both are temporary.
         except (
             self._client.exceptions.ConflictException,
@@ -62,35 +73,74 @@ class Schedules:
         ) as error:
             raise AwsCallFailed(error.response["Error"]["Code"], retryable=True) from None
 
-    def _shorten(self, schedule: dict[str, Any], ends_at: datetime, deadline: Deadline) -> datetime:
+    def _keep_earliest(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
         # An update cannot be conditional, so another request that has read the same end may replace ours with a later
         # one. The second read detects that, unless the other request takes longer than the pause.
         for _ in range(2):
             expect_time_for_a_try(deadline)
-            found = self._client.get_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
-            known = datetime.strptime(found["ScheduleExpression"], _AT).replace(tzinfo=UTC)
-            if known <= ends_at:
-                return known
+            found: Mapping[str, Any] = self._client.get_schedule(
+                GroupName=self._group, Name=_schedule_name(conversation)
+            )
+            known = _standing_end(found)
+            if known is not None and known <= ends_at:
+                ends_at = known
+            wanted = self._schedule(conversation, ends_at)
+            if known == ends_at and wanted["Target"].items() <= found["Target"].items():
+                return ends_at
             expect_time_for_a_try(deadline)
             # Scheduler resets whatever an update leaves out.
-            _expect_arn(self._client.update_schedule(**schedule))
+            _expect_arn(self._client.update_schedule(**wanted))
             self._clock.sleep(PAUSE_SECONDS)
         return ends_at
 
     def _schedule(self, conversation: Conversation, ends_at: datetime) -> dict[str, Any]:
-        detail = {"deployment_id": conversation.deployment_id, "conversation_id": conversation.conversation_id}
+        fires_at = max(ends_at - FIRES_AHEAD, self._clock.now() + MIN_LEAD)
+        name = _schedule_name(conversation)
+        session_timeout = {
+            "id": name,
+            "source": LIMIT_SOURCE,
+            "detail-type": LIMIT_DETAIL_TYPE,
+            "time": ends_at.strftime(_SECOND),
+            "detail": {
+                "deployment_id": conversation.deployment_id,
+                "conversation_id": conversation.conversation_id,
+                "ends_at": ends_at.strftime(_SECOND),
+            },
+        }
         return {
             "GroupName": self._group,
-            # A name has up to 64 characters, which the two ids together can exceed.
-            "Name": hashlib.sha256(conversation.key.encode()).hexdigest(),
+            "Name": name,
             "Description": conversation.key,
-            "ScheduleExpression": ends_at.strftime(_AT),
-            "ScheduleExpressionTimezone": "UTC",
-            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "ScheduleExpression": fires_at.strftime(_AT),
             "ActionAfterCompletion": "DELETE",
-            "State": "ENABLED",
-            "Target": {**self._target, "Input": json.dumps(detail)},
+            **_FIRES_AS_SET,
+            "Target": {**self._target, "Input": json.dumps(session_timeout)},
         }
+
+
+def _schedule_name(conversation: Conversation) -> str:
+    # A name has up to 64 characters, which the two ids together can exceed.
+    return hashlib.sha256(conversation.key.encode()).hexdigest()
+
+
+def _standing_end(schedule: Mapping[str, Any]) -> datetime | None:
+    """When the conversation ends by a schedule that Scheduler holds. None if somebody changed it so that it does not.
+
+    A schedule of an earlier version names no end, and fires at it.
+    """
+    if any(schedule.get(member) != value for member, value in _FIRES_AS_SET.items()) or "EndDate" in schedule:
+        return None
+    try:
+        fires_at = datetime.strptime(schedule["ScheduleExpression"], _AT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    ends_at = fires_at
+    with suppress(KeyError, TypeError, ValueError):
+        text = json.loads(schedule["Target"]["Input"])["detail"]["ends_at"]
+        ends_at = datetime.strptime(text, _SECOND).replace(tzinfo=UTC)
+    if ends_at - fires_at > FIRES_AHEAD:
+        return None
+    return ends_at if fires_at - ends_at <= MIN_LEAD else fires_at
 
 
 def _expect_arn(answer: Mapping[str, Any]) -> None:

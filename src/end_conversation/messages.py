@@ -1,0 +1,128 @@
+"""The message door: takes session timeouts from the queue, and decides when each one comes back."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+from end_conversation.errors import (
+    AwsCallFailed,
+    InvalidEvent,
+    ResultNotPublished,
+    TavusUnavailable,
+    UnsupportedEvent,
+)
+from end_conversation.events import invocation_deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from end_conversation.deadline import Clock, Deadline
+    from end_conversation.events import EventDoor, SessionTimeout
+    from end_conversation.telemetry import Telemetry
+
+# The pause after each failed try. Together with maxReceiveCount in the template: nine tries in about an hour.
+FIRST_RETRY_SECONDS = 30
+MAX_RETRY_SECONDS = 15 * 60
+JITTER = 0.1
+
+
+class Queue(Protocol):
+    """The queue of session timeouts and the queue of failed ones. Both methods raise AwsCallFailed."""
+
+    def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
+        """Make a received message visible again in this many seconds."""
+
+    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
+        """Copy a message, whole, to the queue of failed ones."""
+
+
+class MessageDoor:
+    """Handles the messages of an SQS event source mapping with ReportBatchItemFailures.
+
+    SQS deletes what is done, and keeps what is reported as failed. Nothing is raised for a message that must come back.
+    """
+
+    def __init__(
+        self,
+        event_door: EventDoor,
+        queue: Queue,
+        telemetry: Telemetry,
+        clock: Clock,
+        jitter: Callable[[float, float], float],
+    ) -> None:
+        self._event_door = event_door
+        self._queue = queue
+        self._telemetry = telemetry
+        self._clock = clock
+        self._jitter = jitter
+
+    def __call__(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        """Handle each message. Returns the ids of those that stay in the queue, as Lambda expects them."""
+        kept = [message["messageId"] for message in event["Records"] if not self._is_done(message, context)]
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+
+    def _is_done(self, message: dict[str, Any], context: LambdaContext) -> bool:
+        deadline = invocation_deadline(context, self._clock)
+        try:
+            timeout = self._event_door.parse(_event(message["body"]), message["messageId"])
+        except (InvalidEvent, UnsupportedEvent) as error:
+            return self._is_refused(message, error, deadline)
+        if (seconds := self._event_door.seconds_until_end(timeout)) > 0:
+            self._postpone(message, seconds, deadline)
+            return False
+        try:
+            self._event_door.end(timeout, deadline)
+        except TavusUnavailable as error:
+            self._postpone(message, max(self._pause(message, timeout), _held(error.retry_after)), deadline)
+            return False
+        except ResultNotPublished:
+            self._postpone(message, self._pause(message, timeout), deadline)
+            return False
+        return True
+
+    def _is_refused(self, message: dict[str, Any], error: InvalidEvent | UnsupportedEvent, deadline: Deadline) -> bool:
+        self._telemetry.invalid("event", "invalid_event" if isinstance(error, InvalidEvent) else "unsupported_event")
+        try:
+            self._queue.refuse(message, deadline)
+        except AwsCallFailed as failure:
+            self._telemetry.queue_failed(failure.kind)
+            return False
+        return True
+
+    def _postpone(self, message: dict[str, Any], seconds: float, deadline: Deadline) -> None:
+        try:
+            self._queue.postpone(message["receiptHandle"], math.ceil(seconds), deadline)
+        except AwsCallFailed as error:
+            # The message comes back after the queue's own visibility timeout.
+            self._telemetry.queue_failed(error.kind)
+
+    def _pause(self, message: dict[str, Any], timeout: SessionTimeout) -> float:
+        tries = int(message["attributes"]["ApproximateReceiveCount"])
+        sent = int(message["attributes"]["SentTimestamp"]) / 1000
+        if timeout.ends_at is not None and sent < timeout.ends_at.timestamp():
+            tries -= 1  # the first receive only waited for that second
+        seconds: int = min(FIRST_RETRY_SECONDS * 2 ** min(max(tries - 1, 0), 10), MAX_RETRY_SECONDS)
+        return seconds * self._jitter(1 - JITTER, 1 + JITTER)
+
+
+def _event(body: str) -> Any:
+    """Return the event in the body of a message. Raises UnsupportedEvent.
+
+    A dead letter of a schedule can be the event, or the request to SQS that was refused.
+    """
+    try:
+        event = json.loads(body)
+        match event:
+            case {"MessageBody": str(inner), "QueueUrl": _}:
+                event = json.loads(inner)
+    except (ValueError, RecursionError):
+        raise UnsupportedEvent("the body of the message is not JSON") from None
+    return event
+
+
+def _held(retry_after: float | None) -> float:
+    return min(retry_after or 0, MAX_RETRY_SECONDS)

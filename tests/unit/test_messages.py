@@ -1,0 +1,307 @@
+"""The message door: what leaves the queue, and when the rest comes back."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from end_conversation.conversation import Conversation, Reason, Result, Status
+from end_conversation.deadline import Deadline
+from end_conversation.errors import AwsCallFailed, ResultNotPublished
+from end_conversation.events import EventDoor
+from end_conversation.messages import MessageDoor
+from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+
+EVENTS = Path(__file__).parents[2] / "events"
+NOW = FakeClock().now()
+ENDED = Result(Status.ENDED, None, NOW, 1, 200)
+
+
+class FakeQueue:
+    def __init__(self) -> None:
+        self.failure: AwsCallFailed | None = None
+        self.postponed: list[tuple[str, int]] = []
+        self.refused: list[dict[str, Any]] = []
+        self.left: list[float] = []
+
+    def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
+        self.left.append(deadline.left())
+        if self.failure is not None:
+            raise self.failure
+        self.postponed.append((receipt_handle, seconds))
+
+    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.refused.append(message)
+
+
+class Door:
+    """The message door around a real event door, with fakes of all that they use."""
+
+    def __init__(self, result: Result = ENDED, jitter: float = 1) -> None:
+        self.result = result
+        self.published: list[dict[str, Any]] = []
+        self.publish_error: ResultNotPublished | None = None
+        self.ended: list[Conversation] = []
+        self.seconds_for_tavus: list[float] = []
+        self.queue = FakeQueue()
+        self.telemetry = FakeTelemetry()
+        self.clock = FakeClock()
+        event_door = EventDoor(self._end, {"d1"}, self._publish, self.telemetry, self.clock)
+        self._door = MessageDoor(event_door, self.queue, self.telemetry, self.clock, lambda low, high: jitter)
+
+    def __call__(self, *messages: dict[str, Any]) -> list[str]:
+        """Return the ids of the messages that stay in the queue."""
+        answer = self._door({"Records": list(messages)}, Context(30_000, request_id="r1"))
+        assert answer.keys() == {"batchItemFailures"}
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    def _end(self, conversation: Conversation, deadline: Deadline) -> Result:
+        self.ended.append(conversation)
+        self.seconds_for_tavus.append(deadline.left_for_tavus())
+        return self.result
+
+    def _publish(self, detail_type: str, detail: dict[str, Any], deadline: Deadline) -> None:
+        if self.publish_error is not None:
+            raise self.publish_error
+        self.published.append(detail)
+
+
+def event(**detail: Any) -> dict[str, Any]:
+    return {
+        "id": "e1",
+        "source": "myapp.sessions",
+        "detail-type": "Session Timeout",
+        "detail": {"deployment_id": "d1", "conversation_id": "c1"} | detail,
+    }
+
+
+def message(body: Any, receives: int = 1, sent_ago: float = 0, **members: Any) -> dict[str, Any]:
+    return {
+        "messageId": "m1",
+        "receiptHandle": "h1",
+        "body": body if isinstance(body, str) else json.dumps(body),
+        "attributes": {
+            "ApproximateReceiveCount": str(receives),
+            "SentTimestamp": str(round((NOW.timestamp() - sent_ago) * 1000)),
+        },
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+    } | members
+
+
+def at(seconds: float) -> str:
+    return f"{NOW + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def unavailable(retry_after: float | None = None) -> Result:
+    return Result(Status.UNAVAILABLE, Reason.TAVUS_ERROR, NOW, 3, 503, failure="HTTP 503", retry_after=retry_after)
+
+
+@pytest.mark.parametrize("name", ["session-timeout-message", "session-limit-message"])
+def test_a_sample_message_ends_its_conversation(name: str) -> None:
+    sample = json.loads((EVENTS / f"{name}.json").read_text())
+    [record] = sample["Records"]
+    door = Door()
+    record["body"] = record["body"].replace("d1234567890abcdef", "d1").replace("2026-11-25T08:37:41Z", at(0))
+
+    assert door(record) == []
+    assert door.ended == [Conversation("d1", "c123456")]
+
+
+def test_a_done_message_leaves_the_queue() -> None:
+    door = Door()
+
+    assert door(message(event())) == []
+    assert door.ended == [Conversation("d1", "c1")]
+    [detail] = door.published
+    assert detail["trigger"]["id"] == "e1"
+    assert (door.queue.postponed, door.queue.refused) == ([], [])
+
+
+def test_tavus_gets_about_ten_of_thirty_seconds() -> None:
+    door = Door()
+
+    door(message(event()))
+
+    [seconds] = door.seconds_for_tavus
+    assert 9 <= seconds <= 10
+
+
+def test_an_event_without_id_has_that_of_its_message() -> None:
+    door = Door()
+
+    door(message(event() | {"id": ""}))
+
+    assert door.published[0]["trigger"]["id"] == "m1"
+
+
+@pytest.mark.parametrize(("ahead", "postponed"), [(1, 1), (59, 59), (900, 900)])
+def test_a_message_waits_for_its_second(ahead: int, postponed: int) -> None:
+    door = Door()
+
+    assert door(message(event(ends_at=at(ahead)))) == ["m1"]
+    assert door.queue.postponed == [("h1", postponed)]
+    assert (door.ended, door.published) == ([], [])
+
+
+@pytest.mark.parametrize("ahead", [0, -1, -100_000])
+def test_a_past_end_is_now(ahead: int) -> None:
+    door = Door()
+
+    assert door(message(event(ends_at=at(ahead)))) == []
+    assert door.ended == [Conversation("d1", "c1")]
+
+
+def test_a_message_is_never_early() -> None:
+    """Half a second before its second, it waits a whole one."""
+    door = Door()
+    door.clock.advance(9.5)
+
+    assert door(message(event(ends_at=at(10)))) == ["m1"]
+    assert door.queue.postponed == [("h1", 1)]
+
+
+HOPELESS = [
+    "",
+    "not JSON",
+    "[" * 100_000,
+    "null",
+    "5",
+    "[]",
+    "{}",
+    json.dumps({"detail": {"deployment_id": "d1", "conversation_id": "c1"}}),
+    json.dumps(event() | {"detail": None}),
+    json.dumps(event() | {"detail": {"deployment_id": "d1"}}),
+    json.dumps(event() | {"detail-type": "Conversation End Result"}),
+    json.dumps(event(conversation_id="..")),
+    json.dumps(event(ends_at=at(901))),
+    json.dumps(event(ends_at="2026-11-29T08:37:41")),
+    json.dumps(event(ends_at="2026-11-29T08:37:41.5Z")),
+    json.dumps(event(ends_at="2026-11-29T08:37:41+00:00")),
+    json.dumps(event(ends_at="2026-02-30T08:37:41Z")),
+    json.dumps(event(ends_at="2026-11-29T08:37:41Z\n")),
+    json.dumps(event(ends_at=1795941461)),
+    json.dumps(event(ends_at=None)),
+    json.dumps({"MessageBody": "not JSON", "QueueUrl": "q"}),
+    json.dumps({"requestPayload": event()}),
+]
+
+
+@pytest.mark.parametrize("body", HOPELESS)
+def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str) -> None:
+    door = Door()
+    sent = message(body)
+
+    assert door(sent) == []
+    assert door.queue.refused == [sent]
+    assert (door.queue.postponed, door.ended) == ([], [])
+    [(trigger, _)] = door.telemetry.invalids
+    assert trigger == "event"
+
+
+def test_a_hopeless_message_stays_if_the_failed_queue_does_not_take_it() -> None:
+    door = Door()
+    door.queue.failure = AwsCallFailed("AccessDenied", retryable=False)
+
+    assert door(message("junk")) == ["m1"]
+    assert door.telemetry.queue_failures == ["AccessDenied"]
+
+
+def test_a_dead_letter_of_a_schedule_may_be_the_refused_request() -> None:
+    door = Door()
+
+    assert door(message({"MessageBody": json.dumps(event()), "QueueUrl": "https://sqs/q"})) == []
+    assert door.published[0]["trigger"]["id"] == "e1"
+
+
+PAUSES = [30, 60, 120, 240, 480, 900, 900, 900, 900]
+
+
+@pytest.mark.parametrize(("receives", "pause"), list(enumerate(PAUSES, start=1)))
+def test_tavus_is_tried_nine_times_in_about_an_hour(receives: int, pause: int) -> None:
+    door = Door(unavailable())
+
+    assert door(message(event(), receives)) == ["m1"]
+    assert door.queue.postponed == [("h1", pause)]
+    assert door.published == []
+
+
+def test_the_wait_for_a_limit_is_no_try() -> None:
+    """The limit's message was received once before its second, and is now received again."""
+    door = Door(unavailable())
+
+    door(message(event(ends_at=at(0)), receives=2, sent_ago=30))
+
+    assert door.queue.postponed == [("h1", 30)]
+
+
+@pytest.mark.parametrize(("jitter", "pause"), [(0.9, 27), (1.1, 33)])
+def test_retries_are_jittered(jitter: float, pause: int) -> None:
+    door = Door(unavailable(), jitter)
+
+    door(message(event()))
+
+    assert door.queue.postponed == [("h1", pause)]
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "pause"), [(None, 30), (0, 30), (29, 30), (100.2, 101), (900, 900), (1e9, 900)]
+)
+def test_no_retry_comes_before_retry_after(retry_after: float | None, pause: int) -> None:
+    """But after 15 minutes at the latest."""
+    door = Door(unavailable(retry_after))
+
+    door(message(event()))
+
+    assert door.queue.postponed == [("h1", pause)]
+
+
+def test_an_unpublished_result_is_tried_again() -> None:
+    door = Door()
+    door.publish_error = ResultNotPublished("ThrottlingException")
+
+    assert door(message(event(), receives=2)) == ["m1"]
+    assert door.queue.postponed == [("h1", 60)]
+    assert door.telemetry.unpublished == ["ThrottlingException"]
+
+
+def test_a_message_that_cannot_be_postponed_stays() -> None:
+    """The queue's own visibility timeout brings it back."""
+    door = Door(unavailable())
+    door.queue.failure = AwsCallFailed("ServiceUnavailable", retryable=True)
+
+    assert door(message(event())) == ["m1"]
+    assert door.telemetry.queue_failures == ["ServiceUnavailable"]
+
+
+def test_a_deployment_that_is_not_allowed_is_rejected_and_published() -> None:
+    door = Door()
+
+    assert door(message(event(deployment_id="d2"))) == []
+    assert (door.published[0]["reason"], door.ended) == ("deployment_not_allowed", [])
+
+
+def test_each_message_of_a_batch_is_handled() -> None:
+    door = Door()
+
+    kept = door(message(event(), messageId="a"), message("junk", messageId="b"), message(event(ends_at=at(9))))
+
+    assert kept == ["m1"]
+    assert (len(door.published), len(door.queue.refused)) == (1, 1)
+
+
+def test_a_bug_is_raised() -> None:
+    """So that Lambda counts an error. The message comes back."""
+
+    class Bug(Exception):
+        pass
+
+    door = Door()
+    door.publish_error = Bug()  # type: ignore[assignment]
+
+    with pytest.raises(Bug):
+        door(message(event()))

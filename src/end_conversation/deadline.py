@@ -32,14 +32,14 @@ class Deadline:
     """The time that one invocation has left.
 
     The invocation must finish within `seconds`. Its last `reserve` seconds are kept for recording and publishing the
-    result, but never more than half of the time.
+    result, but never more than two thirds of the time.
     """
 
     def __init__(self, clock: Clock, seconds: float, reserve: float) -> None:
         self._clock = clock
         self._start = clock.monotonic()
         self._expires_at = self._start + seconds
-        self._reserve = min(reserve, max(seconds, 0) / 2)
+        self._reserve = min(reserve, max(seconds, 0) * 2 / 3)
 
     def elapsed(self) -> float:
         """Seconds since the start of the invocation."""

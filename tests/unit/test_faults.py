@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import tracemalloc
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from end_conversation.tavus import (
     MAX_ATTEMPTS,
     MAX_BODY_BYTES,
     MAX_IDLE_SECONDS,
-    MIN_ATTEMPT_SECONDS,
     TavusClient,
     TavusConnection,
 )
@@ -167,11 +166,6 @@ def test_each_status_has_its_result(status: int, expected: str, attempts: int) -
     assert result.tavus_status_code == (None if expected == "unavailable/tavus_unreachable" else status)
 
 
-def test_any_2xx_can_confirm_the_end() -> None:
-    with FaultServer(answer(202, ENDED_BODY)) as server:
-        assert describe(end_at(server.url)) == "ended"
-
-
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
     with FaultServer(ENDED) as target, FaultServer(answer(status, b"", f"Location: {target.url}{PATH}")) as server:
@@ -190,7 +184,7 @@ def test_redirects_are_not_followed(status: int) -> None:
         pytest.param(ENDED_BODY.ljust(MAX_BODY_BYTES), id="as large as allowed"),
     ],
 )
-def test_a_body_that_names_the_conversation_and_says_ended_confirms_the_end(body: bytes) -> None:
+def test_body_confirms_the_end(body: bytes) -> None:
     with FaultServer(answer(200, body)) as server:
         result = end_at(server.url)
 
@@ -231,7 +225,7 @@ def test_a_body_that_names_the_conversation_and_says_ended_confirms_the_end(body
         pytest.param(ENDED_BODY.ljust(MAX_BODY_BYTES + 1), id="one byte too large"),
     ],
 )
-def test_any_other_body_confirms_nothing_and_is_not_retried(body: bytes) -> None:
+def test_body_confirms_nothing(body: bytes) -> None:
     with FaultServer(answer(200, body)) as server:
         result = end_at(server.url)
 
@@ -258,7 +252,7 @@ def test_any_other_body_confirms_nothing_and_is_not_retried(body: bytes) -> None
         pytest.param(answer(404, b"", "Retry-After: 1", "Location: /"), "not_found", id="misplaced headers"),
     ],
 )
-def test_an_unusual_but_whole_answer_counts(reply: Reply, expected: str) -> None:
+def test_unusual_answers_count(reply: Reply, expected: str) -> None:
     with FaultServer(reply) as server:
         result = end_at(server.url)
 
@@ -293,19 +287,11 @@ def test_an_unusual_but_whole_answer_counts(reply: Reply, expected: str) -> None
         pytest.param(answer(200, ENDED_BODY, *["X-Many: 1"] * 10_000), id="10,000 headers"),
     ],
 )
-def test_a_broken_answer_is_retried_and_may_have_ended_the_conversation(reply: Reply) -> None:
+def test_broken_answers_are_retried(reply: Reply) -> None:
     with FaultServer(reply) as server:
         result = end_at(server.url)
 
     assert describe(result) == "unavailable/tavus_unreachable"
-    assert (result.attempts, len(server.requests), result.may_have_ended) == (MAX_ATTEMPTS, MAX_ATTEMPTS, True)
-
-
-def test_an_attempt_that_hangs_is_retried() -> None:
-    with FaultServer(hang) as server:
-        result = end_at(server.url, seconds=SHORT_SECONDS)
-
-    assert describe(result) == "unavailable/tavus_timeout"
     assert (result.attempts, len(server.requests), result.may_have_ended) == (MAX_ATTEMPTS, MAX_ATTEMPTS, True)
 
 
@@ -321,7 +307,7 @@ def test_an_attempt_that_hangs_is_retried() -> None:
         pytest.param((b"HTTP/1.1 200 OK\r\n\r\n" + ENDED_BODY, hang), id="body without an end"),
     ],
 )
-def test_a_slow_answer_is_abandoned_in_time_and_may_have_ended_the_conversation(reply: Reply) -> None:
+def test_slow_answers_are_abandoned(reply: Reply) -> None:
     with FaultServer(reply) as server:
         result = end_at(server.url, Clock(), SHORT_SECONDS)
 
@@ -329,32 +315,20 @@ def test_a_slow_answer_is_abandoned_in_time_and_may_have_ended_the_conversation(
     assert (result.attempts, len(server.requests), result.may_have_ended) == (1, 1, True)
 
 
-@pytest.mark.parametrize("seconds", [0, MIN_ATTEMPT_SECONDS / 2])
-def test_without_time_nothing_is_sent(seconds: float) -> None:
-    with FaultServer(ENDED) as server:
-        result = end_at(server.url, seconds=seconds)
+def test_an_unreachable_host_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses connections, or its name is unknown."""
 
-    assert describe(result) == "unavailable/tavus_timeout"
-    assert (result.attempts, server.connections, result.may_have_ended) == (0, 0, False)
-
-
-def test_a_refused_connection_is_retried() -> None:
-    with unused_port() as port:
-        result = end_at(f"http://127.0.0.1:{port}")
-
-    assert describe(result) == "unavailable/tavus_unreachable"
-    assert (result.attempts, result.may_have_ended) == (MAX_ATTEMPTS, False)
-
-
-def test_an_unknown_host_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown name")
 
+    with unused_port() as port:
+        results = [end_at(f"http://127.0.0.1:{port}")]
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    result = end_at("https://tavus.test")
+    results.append(end_at("https://tavus.test"))
 
-    assert describe(result) == "unavailable/tavus_unreachable"
-    assert (result.attempts, result.may_have_ended) == (MAX_ATTEMPTS, False)
+    for result in results:
+        assert describe(result) == "unavailable/tavus_unreachable"
+        assert (result.attempts, result.may_have_ended) == (MAX_ATTEMPTS, False)
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *ports: int, wait: Callable[[], object] = lambda: None) -> None:
@@ -368,7 +342,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, *ports: int, wait: Callable[[], obj
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-def test_nothing_is_sent_after_a_hanging_resolver_wakes_up(
+def test_hanging_resolver(
     scheme: str, authority: trustme.CA, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over https, the worker may still complete the TLS handshake, but it sends no request."""
@@ -401,29 +375,17 @@ def dead_port() -> Iterator[int]:
         yield port
 
 
-def test_a_host_whose_first_address_is_dead_is_reached_within_6_seconds(
-    dead_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The time is what an HTTP request has."""
-    with FaultServer(ENDED) as server:
-        resolve(monkeypatch, dead_port, server.port)
-        start = time.monotonic()
-        result = end_at("http://tavus.test", Clock(), 24.5)
-
-    assert time.monotonic() - start < 6
-    assert (describe(result), result.attempts, len(server.requests)) == ("ended", 1, 1)
-
-
-def test_the_limit_for_connecting_does_not_grow_with_the_time(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event path can have minutes."""
+def test_connecting_to_a_dead_address_is_given_up_early(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much time there is: a request has 24.5 seconds, and an event can have minutes."""
+    assert tavus.MAX_CONNECT_SECONDS <= 2
     monkeypatch.setattr(tavus, "MAX_CONNECT_SECONDS", 0.1)
     with FaultServer(ENDED) as server:
         resolve(monkeypatch, dead_port, server.port)
         start = time.monotonic()
-        result = end_at("http://tavus.test", seconds=10 * AMPLE_SECONDS)
+        result = end_at("http://tavus.test", Clock(), 10 * AMPLE_SECONDS)
 
-    assert time.monotonic() - start < AMPLE_SECONDS / 2
-    assert describe(result) == "ended"
+    assert time.monotonic() - start < AMPLE_SECONDS / 4
+    assert (describe(result), result.attempts, len(server.requests)) == ("ended", 1, 1)
 
 
 @pytest.mark.parametrize("others", ["dead, dead", "dead, refused", "refused, dead", "refused, refused"])
@@ -448,9 +410,7 @@ def test_a_host_with_a_dead_address_is_reached_over_tls(
     assert (describe(result), result.attempts, len(server.requests)) == ("ended", 1, 1)
 
 
-def test_a_host_with_dead_addresses_only_is_retried_and_gets_nothing(
-    dead_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_with_dead_addresses_only_is_retried(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve(monkeypatch, dead_port, dead_port)
     result = end_at("http://tavus.test", seconds=SHORT_SECONDS)
 
@@ -471,9 +431,7 @@ def test_nothing_is_sent_to_an_address_reached_too_late(dead_port: int, monkeypa
     assert (result.attempts, server.connections, server.received, result.may_have_ended) == (1, 1, 0, False)
 
 
-def test_a_dead_address_and_a_handshake_that_hangs_leave_time_for_three_attempts(
-    dead_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dead_address_and_hanging_handshake(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer(greeting=hang) as server:
         resolve(monkeypatch, dead_port, server.port)
         result = end_at("https://tavus.test", Clock(), CONNECT_SECONDS)
@@ -505,18 +463,8 @@ def test_without_threads_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (result.attempts, server.connections, result.may_have_ended) == (MAX_ATTEMPTS, 0, False)
 
 
-@pytest.mark.parametrize(("reply", "expected"), [(ENDED, "ended"), (answer(404), "not_found")], ids=["200", "404"])
-def test_an_attempt_without_a_thread_is_retried_and_has_not_ended_the_conversation(
-    reply: Reply, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse_threads(monkeypatch, 1)
-    with FaultServer(reply) as server:
-        result = end_at(server.url)
-
-    assert (describe(result), result.attempts, len(server.requests)) == (expected, 2, 1)
-
-
-def test_an_attempt_without_a_thread_closes_the_kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_without_a_thread_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is retried, and has not ended the conversation."""
     clock = FakeClock()
     with FaultServer(ENDED_KEPT, answer(404)) as server:
         client = create_client(server.url, clock)
@@ -528,99 +476,38 @@ def test_an_attempt_without_a_thread_closes_the_kept_connection(monkeypatch: pyt
     assert (len(server.requests), server.connections) == (2, 2)
 
 
-@pytest.mark.parametrize("first", [423, 425, 429])
-@pytest.mark.parametrize(
-    ("second", "expected"),
-    [
-        (200, "unconfirmed/unexpected_answer"),
-        *((status, "rejected/tavus_rejected") for status in (400, 409)),
-        *((status, "not_found") for status in GONE),
-    ],
-)
-def test_a_postponed_attempt_does_not_change_what_the_next_answer_means(first: int, second: int, expected: str) -> None:
-    with FaultServer(answer(first), answer(second)) as server:
-        result = end_at(server.url)
-
-    assert (describe(result), result.attempts, len(server.requests)) == (expected, 2, 2)
-
-
-@pytest.mark.parametrize("first", [pytest.param(reset, id="reset"), pytest.param(answer(500), id="500")])
-@pytest.mark.parametrize("second", GONE + REFUSED)
-def test_a_refusal_after_an_attempt_that_may_have_ended_it_is_unconfirmed(first: Reply, second: int) -> None:
-    """Tavus may refuse the second request because the first one ended the conversation."""
-    with FaultServer(first, answer(second)) as server:
-        result = end_at(server.url)
-
-    assert (describe(result), result.attempts, len(server.requests)) == ("unconfirmed/earlier_attempt", 2, 2)
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param((ENDED[:-1], close), id="short body"),
-        *(pytest.param(answer(status), id=str(status)) for status in (408, 502, 503, 504, 506, 599)),
-    ],
-)
-@pytest.mark.parametrize("second", [403, 404])
-def test_an_attempt_without_a_final_answer_may_have_ended_the_conversation(first: Reply, second: int) -> None:
-    with FaultServer(first, answer(second)) as server:
-        result = end_at(server.url)
-
-    assert (describe(result), result.attempts, len(server.requests)) == ("unconfirmed/earlier_attempt", 2, 2)
-
-
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
         pytest.param([answer(503), ENDED], "ended", id="503, 200"),
-        pytest.param([answer(429), ENDED], "ended", id="429, 200"),
+        pytest.param([hang, ENDED], "ended", id="no answer, 200"),
         pytest.param([reset, close, ENDED], "ended", id="reset, closed, 200"),
         pytest.param([answer(500), answer(200)], "unconfirmed/unexpected_answer", id="500, 200 without a body"),
+        pytest.param([answer(425), answer(404)], "not_found", id="425, 404"),
+        pytest.param([answer(429), answer(423), answer(409)], "rejected/tavus_rejected", id="429, 423, 409"),
+        pytest.param([reset, answer(404)], "unconfirmed/earlier_attempt", id="reset, 404"),
+        pytest.param([hang, answer(404)], "unconfirmed/earlier_attempt", id="no answer, 404"),
+        pytest.param([(ENDED[:-1], close), answer(403)], "unconfirmed/earlier_attempt", id="short body, 403"),
+        pytest.param([answer(500), answer(302)], "unconfirmed/earlier_attempt", id="500, 302"),
         pytest.param([reset, answer(429), answer(404)], "unconfirmed/earlier_attempt", id="reset, 429, 404"),
         pytest.param([answer(425), answer(500), answer(403)], "unconfirmed/earlier_attempt", id="425, 500, 403"),
         pytest.param([reset, answer(503), answer(429)], "unavailable/tavus_throttled", id="reset, 503, 429"),
         pytest.param([answer(429), answer(503), reset], "unavailable/tavus_unreachable", id="429, 503, reset"),
         pytest.param([reset, answer(429), answer(500)], "unavailable/tavus_error", id="reset, 429, 500"),
+        pytest.param([hang] * 3, "unavailable/tavus_timeout", id="no answer three times"),
     ],
 )
-def test_the_last_answer_counts_given_what_any_earlier_attempt_may_have_done(
-    script: list[Reply], expected: str
-) -> None:
+def test_attempts(script: list[Reply], expected: str) -> None:
+    """The last answer counts, given what the attempts before it may have done.
+
+    Tavus may refuse a later request because an earlier one ended the conversation.
+    """
     with FaultServer(*script) as server:
-        result = end_at(server.url)
+        result = end_at(server.url, seconds=SHORT_SECONDS if hang in script else AMPLE_SECONDS)
 
     assert (describe(result), result.attempts, len(server.requests)) == (expected, len(script), len(script))
-
-
-@pytest.mark.parametrize(
-    ("last", "may_have_ended"),
-    [
-        pytest.param(reset, True, id="reset"),
-        pytest.param(answer(500), True, id="500"),
-        pytest.param(answer(429), False, id="429"),
-    ],
-)
-def test_an_unavailable_result_says_whether_any_attempt_may_have_ended_it(last: Reply, *, may_have_ended: bool) -> None:
-    with FaultServer(answer(429), answer(429), last) as server:
-        assert end_at(server.url).may_have_ended is may_have_ended
-    with FaultServer(last, answer(429), answer(429)) as server:
-        assert end_at(server.url).may_have_ended is may_have_ended
-
-
-@pytest.mark.parametrize(
-    ("second", "expected"),
-    [
-        pytest.param(ENDED, "ended", id="200"),
-        pytest.param(answer(404), "unconfirmed/earlier_attempt", id="404"),
-    ],
-)
-def test_an_abandoned_attempt_leaves_time_for_another_and_may_have_ended_the_conversation(
-    second: Reply, expected: str
-) -> None:
-    with FaultServer(hang, second) as server:
-        result = end_at(server.url, seconds=SHORT_SECONDS)
-
-    assert (describe(result), result.attempts, len(server.requests)) == (expected, 2, 2)
+    if result.status == "unavailable":
+        assert result.may_have_ended
 
 
 def http_date(seconds: float, form: str = "%a, %d %b %Y %H:%M:%S GMT") -> str:
@@ -660,9 +547,7 @@ def http_date(seconds: float, form: str = "%a, %d %b %Y %H:%M:%S GMT") -> str:
         ),
     ],
 )
-def test_retry_after_is_waited_for_where_it_fits(
-    values: list[str], waits: list[float], retry_after: float | None
-) -> None:
+def test_retry_after(values: list[str], waits: list[float], retry_after: float | None) -> None:
     """Where it does not fit into the 10 seconds, no further attempt is made, and the result carries it."""
     clock = FakeClock()
     with FaultServer(answer(503, b"", *(f"Retry-After: {value}" for value in values))) as server:
@@ -688,7 +573,7 @@ def test_retry_after_is_waited_for_where_it_fits(
         ),
     ],
 )
-def test_an_answer_over_tls_has_the_same_result(
+def test_answers_over_tls(
     authority: trustme.CA, trusting: ssl.SSLContext, reply: Reply, expected: str, attempts: int
 ) -> None:
     with FaultServer(reply, tls=serving_tls(authority)) as server:
@@ -702,9 +587,7 @@ def test_an_answer_over_tls_has_the_same_result(
     "reply",
     [pytest.param(hang, id="no answer"), pytest.param((ENDED[:-40], drip(ENDED[-40:], every=0.02)), id="dripped body")],
 )
-def test_a_slow_answer_over_tls_has_the_same_result(
-    authority: trustme.CA, trusting: ssl.SSLContext, reply: Reply
-) -> None:
+def test_slow_answers_over_tls(authority: trustme.CA, trusting: ssl.SSLContext, reply: Reply) -> None:
     """The first call does the handshake, which can take too long on a busy machine."""
     clock = Clock()
     with FaultServer(ENDED_KEPT, reply, tls=serving_tls(authority)) as server:
@@ -728,16 +611,9 @@ def test_the_host_header_leaves_out_the_default_port(
     assert [request.headers["host"] for request in server.requests] == ["tavus.test"]
 
 
-@pytest.mark.parametrize("fault", ["untrusted", "wrong host", "expired"])
-def test_a_server_with_a_bad_certificate_gets_no_request_and_is_not_retried(
-    authority: trustme.CA, trusting: ssl.SSLContext, fault: str
-) -> None:
-    serving = {
-        "untrusted": lambda: serving_tls(trustme.CA()),
-        "wrong host": lambda: serving_tls(authority, host="tavus.test"),
-        "expired": lambda: serving_tls(authority, valid_until=datetime(2020, 1, 1, tzinfo=UTC)),
-    }[fault]()
-    with FaultServer(ENDED, tls=serving) as server:
+def test_a_server_with_a_bad_certificate_gets_no_request(trusting: ssl.SSLContext) -> None:
+    """A second attempt would fail in the same way. test_trust.py has other bad certificates."""
+    with FaultServer(ENDED, tls=serving_tls(trustme.CA())) as server:
         result = end_at(server.url, tls=trusting)
 
     assert (describe(result), result.attempts) == ("unavailable/tavus_unreachable", 1)
@@ -768,7 +644,7 @@ def test_a_failed_handshake_has_not_ended_the_conversation(greeting: Reply, atte
         pytest.param(drip(b"\x16\x03\x03\x40\x00" + bytes(2**14), every=0.02), id="dripped"),
     ],
 )
-def test_a_slow_handshake_is_abandoned_early_and_retried(greeting: Reply) -> None:
+def test_slow_handshakes_are_abandoned_early(greeting: Reply) -> None:
     """The limit for connecting holds for the whole handshake, so that there is time for three attempts."""
     with FaultServer(greeting=greeting) as server:
         result = end_at(server.url.replace("http:", "https:"), Clock(), CONNECT_SECONDS)
@@ -787,7 +663,7 @@ def test_a_slow_handshake_is_abandoned_early_and_retried(greeting: Reply) -> Non
         pytest.param(answer(200, gzip.compress(bytes(20_000_000)), "Content-Encoding: gzip"), id="gzip bomb"),
     ],
 )
-def test_a_large_answer_is_neither_read_to_its_end_nor_decompressed(reply: Reply) -> None:
+def test_large_answers_are_not_read(reply: Reply) -> None:
     tracemalloc.start()
     with FaultServer(reply) as server:
         result = end_at(server.url)
@@ -851,7 +727,7 @@ def test_a_connection_closed_while_idle_is_replaced_without_an_attempt(
         pytest.param(hang, answer(404), "unconfirmed/earlier_attempt", id="no answer, 404"),
     ],
 )
-def test_a_request_on_a_kept_connection_that_dies_may_have_ended_the_conversation(
+def test_a_kept_connection_that_dies_may_have_ended_the_conversation(
     second: Reply, third: Reply, expected: str
 ) -> None:
     """The next attempt uses a new connection."""

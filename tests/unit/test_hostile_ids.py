@@ -1,4 +1,7 @@
-"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place."""
+"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place.
+
+test_properties.py does the same with random values.
+"""
 
 from __future__ import annotations
 
@@ -86,8 +89,6 @@ BY_PATH: dict[str, Callable[[Ids], dict[str, Any]]] = {
     "timer": lambda ids: sample("limit", pathParameters=None, rawPath=path(ids, "timeout")),
 }
 
-either_place = pytest.mark.parametrize("place", ["deployment_id", "conversation_id"])
-
 
 def ids_with(hostile: Any, place: str) -> Ids:
     return {"deployment_id": "d1", "conversation_id": "c1"} | {place: hostile}
@@ -110,67 +111,46 @@ def handler(server: FaultServer) -> Iterator[Handler]:
         yield bootstrap(environ | TIMER_SETTINGS)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_sent_yet(server: FaultServer) -> None:
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("place", ["deployment_id", "conversation_id"])
+def test_hostile_id(handler: Handler, server: FaultServer, hostile: str, place: str) -> None:
+    """The path of the requests with path parameters has valid ids, but is not used."""
+    ids = ids_with(HOSTILE[hostile], place)
     server.requests.clear()
 
-
-@either_place
-@pytest.mark.parametrize("trigger", BY_PARAMETERS)
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_hostile_path_parameter_is_an_invalid_id(
-    handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str
-) -> None:
-    """The path of these requests has valid ids, but is not used."""
-    event = BY_PARAMETERS[trigger](ids_with(HOSTILE[hostile], place))
-
-    response = handler(event, Context())
-
-    assert (response["statusCode"], json.loads(response["body"])["reason"]) == (400, "invalid_id")
-    assert server.requests == []
-
-
-@either_place
-@pytest.mark.parametrize("trigger", BY_PATH)
-@pytest.mark.parametrize("hostile", HOSTILE_TEXTS)
-def test_a_hostile_path_is_an_invalid_id_or_unknown(
-    handler: Handler, server: FaultServer, trigger: str, hostile: str, place: str
-) -> None:
-    text = HOSTILE_TEXTS[hostile]
-    event = BY_PATH[trigger](ids_with(text, place))
-
-    response = handler(event, Context())
-
-    expected = (404, "unknown_path") if "/" in text else (400, "invalid_id")
-    assert (response["statusCode"], json.loads(response["body"])["reason"]) == expected
-    assert server.requests == []
-
-
-@either_place
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_an_event_with_a_hostile_id_is_invalid(handler: Handler, server: FaultServer, hostile: str, place: str) -> None:
-    event = sample("session-timeout", detail=ids_with(HOSTILE[hostile], place))
-
+    for trigger, request in BY_PARAMETERS.items():
+        response = handler(request(ids), Context())
+        assert (response["statusCode"], json.loads(response["body"])["reason"]) == (400, "invalid_id"), trigger
     with pytest.raises(InvalidEvent):
+        handler(sample("session-timeout", detail=ids), Context())
+
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_TEXTS)
+@pytest.mark.parametrize("place", ["deployment_id", "conversation_id"])
+def test_hostile_path(handler: Handler, server: FaultServer, hostile: str, place: str) -> None:
+    text = HOSTILE_TEXTS[hostile]
+    expected = (404, "unknown_path") if "/" in text else (400, "invalid_id")
+    server.requests.clear()
+
+    for trigger, request in BY_PATH.items():
+        response = handler(request(ids_with(text, place)), Context())
+        assert (response["statusCode"], json.loads(response["body"])["reason"]) == expected, trigger
+
+    assert server.requests == []
+
+
+def test_valid_ids_reach_tavus_or_scheduler_once(handler: Handler, server: FaultServer) -> None:
+    """Without this, the tests above would pass if no request ever reached them."""
+    ids = ids_with("c1", "conversation_id")
+    schedule = f"/schedules/{hashlib.sha256(b'd1/c1').hexdigest()}"
+    requests = [*BY_PARAMETERS.items(), *BY_PATH.items()]
+    events = [request(ids) for _, request in requests] + [sample("session-timeout", detail=ids)]
+    server.requests.clear()
+
+    for event in events:
         handler(event, Context())
 
-    assert server.requests == []
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        *(make(ids_with("c1", "conversation_id")) for make in (*BY_PARAMETERS.values(), *BY_PATH.values())),
-        sample("session-timeout", detail=ids_with("c1", "conversation_id")),
-    ],
-    ids=[*(f"{name} by parameters" for name in BY_PARAMETERS), *(f"{name} by path" for name in BY_PATH), "event"],
-)
-def test_valid_ids_reach_tavus_or_scheduler_once(handler: Handler, server: FaultServer, event: dict[str, Any]) -> None:
-    """Without this, the tests above would pass if no request ever reached them."""
-    handler(event, Context())
-
-    timer = event.get("routeKey", "").startswith("PUT")
-    expected = (
-        f"/schedules/{hashlib.sha256(b'd1/c1').hexdigest()}" if timer else path(ids_with("c1", "conversation_id"))
-    )
-    assert [request.path for request in server.requests] == [expected]
+    expected = [schedule if trigger == "timer" else path(ids) for trigger, _ in requests] + [path(ids)]
+    assert [request.path for request in server.requests] == expected

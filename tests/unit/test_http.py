@@ -1,4 +1,7 @@
-"""The HTTP door: which requests it accepts, and what it answers."""
+"""The HTTP door: which requests it accepts, and what it answers.
+
+test_contract.py compares whole answers with openapi.yaml.
+"""
 
 import json
 from pathlib import Path
@@ -54,9 +57,8 @@ def test_each_sample_request_ends_its_conversation(name: str) -> None:
     answer = door(json.loads((EVENTS / f"{name}.json").read_text()))
 
     assert door.ended == [Conversation("d1234567890abcdef", "c123456")]
-    assert answer["statusCode"] == 200
-    assert answer["headers"]["Content-Type"] == "application/json"
-    assert json.loads(answer["body"]) == {"conversation_id": "c123456", "status": "ended"}
+    assert door.telemetry.results == [("http", ENDED)]
+    assert (answer["statusCode"], answer["headers"]["Cache-Control"]) == (200, "no-store")
 
 
 @pytest.mark.parametrize("path", [PATH, f"/prod{PATH}", f"/a/b{PATH}", f"/v2/deployments/x{PATH}"])
@@ -108,13 +110,9 @@ def test_another_path_is_unknown(event: dict[str, Any]) -> None:
 
     answer = door(event)
 
-    problem = json.loads(answer["body"])
     assert door.ended == []
-    assert answer["statusCode"] == 404
-    assert (problem["reason"], problem["request_id"]) == ("unknown_path", "r1")
-    assert (
-        problem["detail"] == "The path must end in /v2/deployments/{deployment_id}/conversations/{conversation_id}/end."
-    )
+    assert (answer["statusCode"], answer["headers"]["Cache-Control"]) == (404, "no-store")
+    assert json.loads(answer["body"])["reason"] == "unknown_path"
     assert door.telemetry.invalids == [("http", "unknown_path")]
 
 
@@ -125,12 +123,9 @@ def test_only_post_is_allowed(method: str, parameters: dict[str, str] | None) ->
 
     answer = door(request(method=method, pathParameters=parameters))
 
-    problem = json.loads(answer["body"])
     assert door.ended == []
-    assert answer["statusCode"] == 405
-    assert answer["headers"]["Allow"] == "POST"
-    assert (problem["reason"], problem["request_id"]) == ("method_not_allowed", "r1")
-    assert problem["detail"] == "Use POST on this path."
+    assert (answer["statusCode"], answer["headers"]["Allow"]) == (405, "POST")
+    assert json.loads(answer["body"])["reason"] == "method_not_allowed"
     assert door.telemetry.invalids == [("http", "method_not_allowed")]
 
 
@@ -140,63 +135,11 @@ def test_an_invalid_id_is_named_but_not_quoted() -> None:
     answer = door(request(PATH.replace("c1", "<script>")))
 
     assert door.ended == []
-    assert answer["statusCode"] == 400
-    assert json.loads(answer["body"]) == {
-        "type": "about:blank",
-        "title": "Bad Request",
-        "status": 400,
-        "detail": "conversation_id must be 1 to 128 letters, digits, hyphens or underscores,"
-        " the first a letter or digit.",
-        "reason": "invalid_id",
-        "request_id": "r1",
-    }
-    assert door.telemetry.invalids == [("http", "invalid_id")]
-
-
-@pytest.mark.parametrize("path", [PATH, "/"])
-def test_no_answer_may_be_cached(path: str) -> None:
-    assert Door()(request(path))["headers"]["Cache-Control"] == "no-store"
-
-
-def test_unconfirmed_is_a_202_with_the_members_of_a_200() -> None:
-    answer = Door(Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, 2))(request())
-
-    assert answer["statusCode"] == 202
-    assert answer["headers"]["Content-Type"] == "application/json"
-    assert json.loads(answer["body"]) == {"conversation_id": "c1", "status": "unconfirmed"}
-
-
-@pytest.mark.parametrize(
-    ("result", "status", "title", "reason"),
-    [
-        (Result(Status.NOT_FOUND, None, NOW, 1), 404, "Not Found", "not_found"),
-        (Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1), 502, "Bad Gateway", "tavus_rejected"),
-        (Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, NOW, 0), 403, "Forbidden", "deployment_not_allowed"),
-        (unavailable(Reason.TAVUS_THROTTLED), 503, "Service Unavailable", "tavus_throttled"),
-        (unavailable(Reason.TAVUS_ERROR), 503, "Service Unavailable", "tavus_error"),
-        (unavailable(Reason.TAVUS_UNREACHABLE), 503, "Service Unavailable", "tavus_unreachable"),
-        (unavailable(Reason.TAVUS_TIMEOUT), 504, "Gateway Timeout", "tavus_timeout"),
-    ],
-)
-def test_every_other_result_is_a_problem(result: Result, status: int, title: str, reason: str) -> None:
-    """It follows RFC 9457: a reason for programs, a detail for people, and ids to search the log for."""
-    door = Door(result)
-
-    answer = door(request())
-
     problem = json.loads(answer["body"])
-    assert answer["statusCode"] == status
-    assert answer["headers"]["Content-Type"] == "application/problem+json"
-    assert problem.pop("detail")
-    assert problem == {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "reason": reason,
-        "request_id": "r1",
-        "conversation_id": "c1",
-    }
-    assert door.telemetry.results == [("http", result)]
+    assert (answer["statusCode"], problem["reason"]) == (400, "invalid_id")
+    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit."
+    assert problem["detail"] == f"conversation_id {rule}"
+    assert door.telemetry.invalids == [("http", "invalid_id")]
 
 
 @pytest.mark.parametrize(
@@ -209,6 +152,7 @@ def test_a_503_has_a_retry_after(retry_after: float | None, header: str) -> None
 
 
 def test_a_504_has_no_retry_after() -> None:
+    """The caller may try again at once."""
     assert "Retry-After" not in Door(unavailable(Reason.TAVUS_TIMEOUT))(request())["headers"]
 
 

@@ -1,9 +1,10 @@
 """The schedules: what Scheduler is asked for, which end stands, and what is given up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import boto3
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
+from end_conversation.aws import client as aws_client
 from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, create_client
 from end_conversation.aws.schedules import Schedules
 from end_conversation.conversation import Conversation
@@ -79,10 +81,10 @@ def scheduler() -> Iterator[Scheduler]:
         stub.assert_no_pending_responses()
 
 
-def put(scheduler: Scheduler, end: datetime = END, seconds: float = 4.5) -> datetime:
-    clock = FakeClock()
+def put(scheduler: Scheduler, seconds: float = 4.5, clock: FakeClock | None = None) -> datetime:
+    clock = clock or FakeClock()
     schedules = Schedules(scheduler.client, "limits", TARGET, clock)
-    return schedules.put(CONVERSATION, end, Deadline(clock, seconds, 0.5))
+    return schedules.put(CONVERSATION, END, Deadline(clock, seconds, 0.5))
 
 
 def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler) -> None:
@@ -105,40 +107,34 @@ def test_a_name_and_a_description_fit_the_longest_ids() -> None:
         stub.assert_no_pending_responses()
 
 
-@pytest.mark.parametrize("earlier", [timedelta(0), timedelta(seconds=1), timedelta(days=1)])
-def test_an_earlier_end_stands(scheduler: Scheduler, earlier: timedelta) -> None:
-    """An equal one too: repeating a request changes nothing."""
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("found", "resulting"),
+    [
+        ([END], END),
+        ([END - SECOND], END - SECOND),
+        ([END - timedelta(days=1)], END - timedelta(days=1)),
+        ([END + SECOND, END], END),
+        ([END + SECOND, END - SECOND], END - SECOND),
+        ([END + SECOND, END + SECOND], END),
+    ],
+)
+def test_the_earlier_end_stands(scheduler: Scheduler, found: list[datetime], resulting: datetime) -> None:
+    """A later one is updated. After a pause, the schedule is read again, because another request may have written it.
+
+    Repeating a request changes nothing.
+    """
+    clock = FakeClock()
     scheduler.creates("ConflictException")
-    scheduler.finds(END - earlier)
+    for end in found:
+        scheduler.finds(end)
+        if end > END:
+            scheduler.updates()
 
-    assert put(scheduler) == END - earlier
-
-
-def test_a_later_end_is_replaced_by_a_whole_update(scheduler: Scheduler) -> None:
-    scheduler.creates("ConflictException")
-    scheduler.finds(END + timedelta(seconds=1))
-    scheduler.updates()
-    scheduler.finds(END)
-
-    assert put(scheduler) == END
-
-
-def test_a_later_end_that_another_request_wrote_meanwhile_is_replaced_once_more(scheduler: Scheduler) -> None:
-    scheduler.creates("ConflictException")
-    for _ in range(2):
-        scheduler.finds(END + timedelta(seconds=1))
-        scheduler.updates()
-
-    assert put(scheduler) == END
-
-
-def test_an_earlier_end_that_another_request_wrote_meanwhile_stands(scheduler: Scheduler) -> None:
-    scheduler.creates("ConflictException")
-    scheduler.finds(END + timedelta(seconds=1))
-    scheduler.updates()
-    scheduler.finds(END - timedelta(seconds=1))
-
-    assert put(scheduler) == END - timedelta(seconds=1)
+    assert put(scheduler, clock=clock) == resulting
+    assert clock.slept == [PAUSE_SECONDS for end in found if end > END]
 
 
 def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -> None:
@@ -149,15 +145,20 @@ def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -
     assert put(scheduler) == END
 
 
-@pytest.mark.parametrize(("error", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)])
-def test_a_create_that_fails_for_a_moment_is_sent_once_more(scheduler: Scheduler, error: str, status: int) -> None:
+temporary = pytest.mark.parametrize(
+    ("error", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)]
+)
+
+
+@temporary
+def test_temporary_errors_are_retried(scheduler: Scheduler, error: str, status: int) -> None:
     scheduler.creates(error, status)
     scheduler.creates()
 
     assert put(scheduler) == END
 
 
-@pytest.mark.parametrize(("error", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)])
+@temporary
 def test_a_schedule_is_created_at_most_twice(scheduler: Scheduler, error: str, status: int) -> None:
     scheduler.creates(error, status)
     scheduler.creates(error, status)
@@ -184,29 +185,21 @@ def test_a_schedule_that_is_there_and_gone_is_created_at_most_twice(scheduler: S
         ("ValidationException", 400),
     ],
 )
-def test_what_a_second_create_cannot_help_is_given_up(scheduler: Scheduler, error: str, status: int) -> None:
+def test_permanent_errors_are_not_retried(scheduler: Scheduler, error: str, status: int) -> None:
     scheduler.creates(error, status)
 
     with pytest.raises(AwsCallFailed, match=f"^{error}$"):
         put(scheduler)
 
 
-def test_an_update_that_is_throttled_is_tried_again_from_the_start(scheduler: Scheduler) -> None:
-    for error in ("ThrottlingException", None):
-        scheduler.creates("ConflictException")
-        scheduler.finds(END + timedelta(seconds=1))
-        scheduler.updates(error)
-    scheduler.finds(END)
-
-    assert put(scheduler) == END
-
-
-@pytest.mark.parametrize(("error", "status"), [("ConflictException", 409), ("ResourceNotFoundException", 404)])
-def test_an_update_that_meets_another_request_or_the_firing_is_tried_again(
-    scheduler: Scheduler, error: str, status: int
-) -> None:
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [("ThrottlingException", 429), ("ConflictException", 409), ("ResourceNotFoundException", 404)],
+)
+def test_a_failed_update_is_retried_from_the_start(scheduler: Scheduler, error: str, status: int) -> None:
+    """Another request was changing the schedule, or it has just fired."""
     scheduler.creates("ConflictException")
-    scheduler.finds(END + timedelta(seconds=1))
+    scheduler.finds(END + SECOND)
     scheduler.updates(error, status)
     scheduler.creates()
 
@@ -230,74 +223,70 @@ def test_no_call_begins_that_could_not_end_in_time(scheduler: Scheduler) -> None
         put(scheduler, seconds=TRY_SECONDS - 0.1)
 
 
-def test_an_update_waits_before_the_second_look(scheduler: Scheduler) -> None:
-    """By then, another request that had read the same end has written its own."""
-    clock = FakeClock()
-    scheduler.creates("ConflictException")
-    scheduler.finds(END + timedelta(seconds=1))
-    scheduler.updates()
-    scheduler.finds(END)
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[FaultServer, Clock], Schedules]:
+    """Returns schedules that are kept by a server. A read that hangs is given up soon."""
+    monkeypatch.setattr(aws_client, "READ_SECONDS", 0.2)
 
-    Schedules(scheduler.client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
+    def connect(server: FaultServer, clock: Clock) -> Schedules:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", server.url)
+        return Schedules(create_client("scheduler", TRUSTS_NOBODY), "limits", TARGET, clock)
 
-    assert clock.slept == [PAUSE_SECONDS]
+    return connect
 
 
 @pytest.mark.parametrize("fault", [hang, reset, answer(503), answer(200, b"{")])
-def test_a_scheduler_that_does_not_work_is_asked_twice(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
-    with FaultServer(fault, fault) as aws:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
-        client = create_client("scheduler", TRUSTS_NOBODY)
-        clock = Clock()
-        with pytest.raises(AwsCallFailed):
-            Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
+def test_a_broken_scheduler_is_asked_twice(connect: Callable[[FaultServer, Clock], Schedules], fault: Any) -> None:
+    clock = Clock()
+    with FaultServer(fault, fault) as aws, pytest.raises(AwsCallFailed):
+        connect(aws, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
 
     assert [(request.method, request.path) for request in aws.requests] == [("POST", f"/schedules/{NAME}")] * 2
 
 
-def test_an_answer_sent_byte_by_byte_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_answer_is_given_up_at_the_deadline(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
     """No timeout of a single read ends it."""
-    with FaultServer(drip(answer(200, b'{"ScheduleArn": "arn"}'), every=0.02)) as aws:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
-        client = create_client("scheduler", TRUSTS_NOBODY)
-        clock = Clock()
+    clock = Clock()
+    with FaultServer(drip(answer(200, b'{"ScheduleArn": "arn"}'), every=0.01)) as aws:
+        schedules = connect(aws, clock)
         with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
-            Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 0.5, 0.1))
+            schedules.put(CONVERSATION, END, Deadline(clock, 0.3, 0.1))
 
 
-def test_an_answer_that_is_lost_does_not_make_a_second_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_answer_makes_no_second_schedule(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
     """The second create meets the first one's schedule, and the same end stands."""
     conflict = answer(409, b'{"Message": "exists"}', "x-amzn-errortype: ConflictException")
     found = answer(200, b'{"ScheduleExpression": "at(2026-11-25T08:37:41)"}')
+    clock = FakeClock()
     with FaultServer(reset, conflict, found) as aws:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", aws.url)
-        client = create_client("scheduler", TRUSTS_NOBODY)
-        schedules = Schedules(client, "limits", TARGET, FakeClock())
-        end = schedules.put(CONVERSATION, END, Deadline(FakeClock(), 4.5, 0.5))
+        end = connect(aws, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
 
     assert end == END
     assert [request.method for request in aws.requests] == ["POST", "POST", "GET"]
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.integers(60, 86_400), min_size=1, max_size=8))
-def test_the_earliest_of_many_ends_stands(offsets: list[int]) -> None:
-    """After each request, the schedule and the answer have the earliest end so far."""
+@pytest.fixture(scope="module")
+def moto_client() -> Iterator[Any]:
     with mock_aws():
-        client: Any = boto3.client("scheduler", region_name="eu-west-1")
-        client.create_schedule_group(Name="limits")
-        clock = FakeClock()
-        schedules = Schedules(client, "limits", TARGET, clock)
-        earliest = END + timedelta(days=2)
-        for offset in offsets:
-            end = END + timedelta(seconds=offset)
-            earliest = min(earliest, end)
+        yield boto3.client("scheduler", region_name="eu-west-1")
 
-            assert schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == earliest
 
-            [summary] = client.list_schedules(GroupName="limits")["Schedules"]
-            found = client.get_schedule(GroupName="limits", Name=summary["Name"])
-            assert found["ScheduleExpression"] == f"at({earliest:%Y-%m-%dT%H:%M:%S})"
-            assert {name: found[name] for name in SCHEDULE if name != "ScheduleExpression"} == {
-                name: value for name, value in SCHEDULE.items() if name != "ScheduleExpression"
-            }
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(60, 86_400), min_size=1, max_size=8), st.uuids())
+def test_the_earliest_of_many_ends_stands(moto_client: Any, offsets: list[int], group: UUID) -> None:
+    """After each request, the schedule and the answer have the earliest end so far."""
+    moto_client.create_schedule_group(Name=str(group))
+    clock = FakeClock()
+    schedules = Schedules(moto_client, str(group), TARGET, clock)
+    earliest = END + timedelta(days=2)
+    for offset in offsets:
+        end = END + timedelta(seconds=offset)
+        earliest = min(earliest, end)
+
+        assert schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == earliest
+
+        found = moto_client.get_schedule(GroupName=str(group), Name=NAME)
+        expression = f"at({earliest:%Y-%m-%dT%H:%M:%S})"
+        expected = SCHEDULE | {"GroupName": str(group), "ScheduleExpression": expression}
+        assert {name: found[name] for name in SCHEDULE} == expected
+    assert len(moto_client.list_schedules(GroupName=str(group))["Schedules"]) == 1

@@ -29,12 +29,10 @@ def test_empty_variables_count_as_unset() -> None:
 
 
 def test_the_allow_list_ignores_spaces_around_ids() -> None:
-    allowed = Settings.read({"ALLOWED_DEPLOYMENT_IDS": " d1, 3f0c9a1e-0000-4000-8000-1234567890ab ,d-3"})
+    allowed = Settings.read({"ALLOWED_DEPLOYMENT_IDS": " X1X, 3f0c9a1e-0000-4000-8000-1234567890ab ,d-3"})
 
-    assert "d1" in allowed.allowed_deployment_ids
-    assert "3f0c9a1e-0000-4000-8000-1234567890ab" in allowed.allowed_deployment_ids
-    assert "d2" not in allowed.allowed_deployment_ids
-    assert "" not in allowed.allowed_deployment_ids
+    ids = ["X1X", "3f0c9a1e-0000-4000-8000-1234567890ab", "d-3", "1", "d2", ""]
+    assert [id_ in allowed.allowed_deployment_ids for id_ in ids] == [True, True, True, False, False, False]
 
 
 def test_a_star_allows_every_deployment() -> None:
@@ -95,43 +93,48 @@ WRONG_TARGETS = [
 ]
 
 
+# By variable: what an error says, and the values that are wrong.
+WRONG: dict[str, tuple[str, list[str]]] = {
+    "TAVUS_API_URL": ("must be an origin only, such as https://tavusapi.com", WRONG_ORIGINS),
+    "TAVUS_ORIGIN": ("must be an origin only, such as https://www.example.com", WRONG_ORIGINS),
+    "ALLOWED_DEPLOYMENT_IDS": (
+        "must be Tavus deployment ids, separated by commas, or * for any",
+        ["", " , ", "d1,", "d1,*", "d1;d2", "d1\n", "d1,\td2", "*\n", "../d1"],
+    ),
+    "EVENT_BUS_NAME": (
+        "must be the name or ARN of an event bus",
+        ["my bus", "arn:aws:sqs:eu-west-1:123456789012:queue"],
+    ),
+    "RESULT_SOURCE": ("must be an event source not starting with 'aws.'", ["aws.tavus", "my source"]),
+    "ENDED_TABLE_NAME": ("must be the name or ARN of a DynamoDB table", ["x", "my table"]),
+    "TIMER_GROUP_NAME": ("must be the name of a schedule group", ["my group", "g" * 65]),
+    "TIMER_TARGET": (
+        "must be a schedule's Target in JSON: with Arn and RoleArn, and without Input",
+        WRONG_TARGETS,
+    ),
+    "MAX_SESSION_SECONDS": (
+        "must be a whole number from 60 to 86400",
+        ["59", "86401", "060", "60.0", "-60", "+60", " 60", "60\n", "1h"],
+    ),
+}
+
+
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "sentence"),
     [
-        *(("TAVUS_API_URL", url) for url in WRONG_ORIGINS),
-        *(("TAVUS_ORIGIN", url) for url in WRONG_ORIGINS),
-        ("TAVUS_API_URL", "http://tavusapi.com"),
-        ("TAVUS_API_URL", "http://127.0.0.1.example.com"),
-        ("TAVUS_API_URL", "http://localhost.example.com"),
-        ("TAVUS_API_URL", "http://10.0.0.1"),
-        ("ALLOWED_DEPLOYMENT_IDS", ""),
-        ("ALLOWED_DEPLOYMENT_IDS", " , "),
-        ("ALLOWED_DEPLOYMENT_IDS", "d1,"),
-        ("ALLOWED_DEPLOYMENT_IDS", "d1,*"),
-        ("ALLOWED_DEPLOYMENT_IDS", "d1;d2"),
-        ("ALLOWED_DEPLOYMENT_IDS", "d1\n"),
-        ("ALLOWED_DEPLOYMENT_IDS", "d1,\td2"),
-        ("ALLOWED_DEPLOYMENT_IDS", "*\n"),
-        ("ALLOWED_DEPLOYMENT_IDS", "../d1"),
-        ("EVENT_BUS_NAME", "my bus"),
-        ("EVENT_BUS_NAME", "arn:aws:sqs:eu-west-1:123456789012:queue"),
-        ("RESULT_SOURCE", "aws.tavus"),
-        ("RESULT_SOURCE", "my source"),
-        ("ENDED_TABLE_NAME", "x"),
-        ("ENDED_TABLE_NAME", "my table"),
-        ("TIMER_GROUP_NAME", "my group"),
-        ("TIMER_GROUP_NAME", "g" * 65),
-        *(("TIMER_TARGET", target) for target in WRONG_TARGETS),
-        *(("MAX_SESSION_SECONDS", junk) for junk in ["59", "86401", "060", "60.0", "-60", "+60", " 60", "60\n", "1h"]),
+        *((variable, value, sentence) for variable, (sentence, values) in WRONG.items() for value in values),
+        *(
+            ("TAVUS_API_URL", f"http://{host}", "must be https; plain http is allowed for loopback hosts only")
+            for host in ("tavusapi.com", "127.0.0.1.example.com", "localhost.example.com", "10.0.0.1")
+        ),
     ],
 )
-def test_a_wrong_setting_is_named_but_not_quoted(variable: str, value: str) -> None:
+def test_a_wrong_setting_is_named_but_not_quoted(variable: str, value: str, sentence: str) -> None:
     """A value may contain a secret."""
-    with pytest.raises(InvalidSetting, match=f"^{variable} must be ") as refused:
+    with pytest.raises(InvalidSetting) as raised:
         Settings.read(ALLOWED | {variable: value})
 
-    assert "secret" not in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert str(raised.value) == f"{variable} {sentence}"
 
 
 def test_a_missing_allow_list_is_an_error() -> None:
@@ -140,14 +143,19 @@ def test_a_missing_allow_list_is_an_error() -> None:
         Settings.read({})
 
 
-@pytest.mark.parametrize("bus", ["default", "my-bus", "arn:aws:events:eu-west-1:123456789012:event-bus/my-bus"])
-def test_an_event_bus_is_a_name_or_an_arn(bus: str) -> None:
-    assert Settings.read(ALLOWED | {"EVENT_BUS_NAME": bus}).event_bus_name == bus
-
-
-@pytest.mark.parametrize("table", ["ended", "arn:aws:dynamodb:eu-west-1:123456789012:table/ended"])
-def test_a_table_is_a_name_or_an_arn(table: str) -> None:
-    assert Settings.read(ALLOWED | {"ENDED_TABLE_NAME": table}).ended_table_name == table
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(
+            ("EVENT_BUS_NAME", bus)
+            for bus in ("default", "my-bus", "arn:aws:events:eu-west-1:123456789012:event-bus/a")
+        ),
+        *(("ENDED_TABLE_NAME", table) for table in ("ended", "arn:aws:dynamodb:eu-west-1:123456789012:table/ended")),
+        *(("TAVUS_ORIGIN", origin) for origin in ("https://www.example.com", "http://shop.example:8080")),
+    ],
+)
+def test_names_are_used_as_they_are(variable: str, value: str) -> None:
+    assert getattr(Settings.read(ALLOWED | {variable: value}), variable.lower()) == value
 
 
 def test_a_timer_target_is_json() -> None:
@@ -165,36 +173,3 @@ def test_a_timer_group_needs_a_timer_target() -> None:
 @pytest.mark.parametrize("seconds", [60, 3600, 86_400])
 def test_the_longest_session_takes_a_minute_to_a_day(seconds: int) -> None:
     assert Settings.read(ALLOWED | {"MAX_SESSION_SECONDS": str(seconds)}).max_session_seconds == seconds
-
-
-@pytest.mark.parametrize("origin", ["https://www.example.com", "http://shop.example:8080"])
-def test_the_sent_origin_is_used_as_it_is(origin: str) -> None:
-    assert Settings.read(ALLOWED | {"TAVUS_ORIGIN": origin}).tavus_origin == origin
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "sentence"),
-    [
-        ("TAVUS_API_URL", "x", "must be an origin only, such as https://tavusapi.com"),
-        ("TAVUS_API_URL", "http://tavus.test", "must be https; plain http is allowed for loopback hosts only"),
-        ("TAVUS_ORIGIN", "x", "must be an origin only, such as https://www.example.com"),
-        ("ALLOWED_DEPLOYMENT_IDS", "", "must be Tavus deployment ids, separated by commas, or * for any"),
-        ("EVENT_BUS_NAME", "my bus", "must be the name or ARN of an event bus"),
-        ("RESULT_SOURCE", "aws.x", "must be an event source not starting with 'aws.'"),
-        ("ENDED_TABLE_NAME", "x", "must be the name or ARN of a DynamoDB table"),
-        ("TIMER_GROUP_NAME", "my group", "must be the name of a schedule group"),
-        ("TIMER_TARGET", "x", "must be a schedule's Target in JSON: with Arn and RoleArn, and without Input"),
-        ("MAX_SESSION_SECONDS", "x", "must be a whole number from 60 to 86400"),
-    ],
-)
-def test_the_error_says_what_the_setting_must_be(variable: str, value: str, sentence: str) -> None:
-    with pytest.raises(InvalidSetting) as raised:
-        Settings.read(ALLOWED | {variable: value})
-
-    assert str(raised.value) == f"{variable} {sentence}"
-
-
-def test_only_spaces_are_stripped_from_the_allow_list() -> None:
-    allowed = Settings.read({"ALLOWED_DEPLOYMENT_IDS": " X1X , d2"}).allowed_deployment_ids
-
-    assert ("X1X" in allowed, "1" in allowed) == (True, False)

@@ -95,44 +95,32 @@ def call(telemetry: Telemetry, result: Result) -> Result:
     return returned
 
 
-@pytest.mark.parametrize(
-    ("result", "expected"),
-    [
-        (ENDED, {"level": "INFO", "status": "ended", "tavus_status_code": 200, "tavus_request_id": "9a1e"}),
-        (THROTTLED, {"level": "ERROR", "status": "unavailable", "attempts": 3, "failure": "HTTP 429"}),
-    ],
-)
-def test_a_result_is_one_log_line_with_all_that_is_known(
-    capture: Capture, result: Result, expected: dict[str, Any]
-) -> None:
-    [line], _ = capture(report("http", result))
-
-    ids = {"deployment_id": "d1", "conversation_id": "c1", "function_request_id": "r1"}
-    known = {"trigger": "http", "reason": result.reason, "attempts": result.attempts, "duration_ms": 0}
-    expected = ids | known | {"failure": result.failure} | expected
-    assert {name: line.get(name) for name in expected} == expected
+REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
 
 
 @pytest.mark.parametrize(
     ("result", "level"),
     [
+        (ENDED, "INFO"),
         (Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, NOW, 1, 200), "INFO"),
         (Result(Status.NOT_FOUND, None, NOW, 1, 404), "INFO"),
-        (Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400), "WARNING"),
-        (Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, NOW, 0), "WARNING"),
+        (REJECTED, "WARNING"),
         (THROTTLED, "ERROR"),
     ],
 )
-def test_a_rejection_is_a_warning_and_only_unavailable_is_an_error(
-    capture: Capture, result: Result, level: str
-) -> None:
-    [line], _ = capture(report("event", result))
+def test_result_is_one_log_line(capture: Capture, result: Result, level: str) -> None:
+    """It has all that is known. A rejection is a warning, and only `unavailable` is an error."""
+    [line], _ = capture(report("http", result))
 
-    assert (line["level"], line["status"], line.get("reason")) == (level, result.status, result.reason)
+    known = ("status", "reason", "attempts", "tavus_status_code", "tavus_request_id", "failure")
+    expected = {name: getattr(result, name) for name in known}
+    expected |= {"level": level, "trigger": "http", "duration_ms": 0}
+    expected |= {"deployment_id": "d1", "conversation_id": "c1", "function_request_id": "r1"}
+    assert {name: line.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("status_code", "hinted"), [(401, True), (403, True), (400, False)])
-def test_a_401_or_403_is_logged_with_a_hint_at_the_origin(capture: Capture, status_code: int, hinted: bool) -> None:
+def test_401_and_403_have_a_hint_at_the_origin(capture: Capture, status_code: int, hinted: bool) -> None:
     """It is unknown whether Tavus checks the Origin header at the end endpoint."""
     [line], _ = capture(report("http", Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, status_code)))
 
@@ -141,7 +129,7 @@ def test_a_401_or_403_is_logged_with_a_hint_at_the_origin(capture: Capture, stat
 
 @pytest.mark.parametrize("trigger", ["http", "event"])
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
-def test_a_result_is_counted_by_status_and_trigger(capture: Capture, trigger: str, result: Result) -> None:
+def test_result_is_counted_by_status_and_trigger(capture: Capture, trigger: str, result: Result) -> None:
     """The dimensions are the trigger and the service, and never an id."""
     _, metrics = capture(report(trigger, result))
 
@@ -153,7 +141,7 @@ def test_a_result_is_counted_by_status_and_trigger(capture: Capture, trigger: st
     assert "c1" not in json.dumps(metrics)
 
 
-def test_an_invalid_request_is_logged_and_counted_without_ids(capture: Capture) -> None:
+def test_invalid_request_has_no_ids(capture: Capture) -> None:
     [line], metrics = capture(lambda telemetry: telemetry.invalid("http", "invalid_id"))
 
     assert (line["level"], line["message"]) == ("WARNING", "invalid request or event")
@@ -175,7 +163,7 @@ def units(metrics: dict[str, Any]) -> dict[str, str]:
         ("publish_failed", "the result was not published"),
     ],
 )
-def test_a_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, message: str) -> None:
+def test_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, message: str) -> None:
     def work(telemetry: Telemetry) -> None:
         report("event", ENDED)(telemetry)
         getattr(telemetry, metric)("AccessDeniedException")
@@ -194,7 +182,7 @@ def test_a_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, m
         ("timer_failed", "ThrottlingException", {"level": "ERROR", "reason": "ThrottlingException"}),
     ],
 )
-def test_a_limit_is_one_log_line_and_a_count(
+def test_limit_is_one_log_line_and_a_count(
     capture: Capture, status: str, argument: str, expected: dict[str, str]
 ) -> None:
     deadline = Deadline(CLOCK, 10, 5)
@@ -207,7 +195,7 @@ def test_a_limit_is_one_log_line_and_a_count(
 
 
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
-def test_the_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
+def test_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
     """The average of `tavus_answered` is the share of calls that Tavus answered."""
     clock = FakeClock()
 
@@ -230,7 +218,7 @@ def test_the_call_to_tavus_is_measured(capture: Capture, result: Result) -> None
     assert units(metrics) == counts | {"tavus_latency": "Milliseconds"}
 
 
-def test_the_default_service_and_namespace(capfd: pytest.CaptureFixture[str]) -> None:
+def test_default_service_and_namespace(capfd: pytest.CaptureFixture[str]) -> None:
     telemetry = Telemetry({})
 
     telemetry.instrument(lambda event, context: telemetry.invalid("http", "invalid_id"))({}, Context())
@@ -240,7 +228,7 @@ def test_the_default_service_and_namespace(capfd: pytest.CaptureFixture[str]) ->
     assert metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "EndConversation"
 
 
-def test_the_trace_header_is_that_of_the_current_invocation() -> None:
+def test_trace_header_is_that_of_the_current_invocation() -> None:
     """Lambda's runtime changes the variable for each invocation."""
     environ = {"_X_AMZN_TRACE_ID": "Root=1-2-3"}
     telemetry = Telemetry(environ)
@@ -263,7 +251,7 @@ def xray(monkeypatch: pytest.MonkeyPatch) -> Mock:
     ("result", "http_meta", "faults"),
     [(ENDED, [("status", 200)], 0), (THROTTLED, [("status", 429)], 1), (UNREACHABLE, [], 1)],
 )
-def test_the_call_to_tavus_is_traced(
+def test_call_to_tavus_is_traced(
     xray: Mock, telemetry: Telemetry, result: Result, http_meta: list[tuple[str, int]], faults: int
 ) -> None:
     call(telemetry, result)
@@ -277,7 +265,7 @@ def test_the_call_to_tavus_is_traced(
     xray.end_subsegment.assert_called_once_with()
 
 
-def test_a_bug_in_the_call_to_tavus_ends_the_subsegment_and_is_raised(xray: Mock, telemetry: Telemetry) -> None:
+def test_bug_ends_the_subsegment_and_is_raised(xray: Mock, telemetry: Telemetry) -> None:
     def broken(conversation: Conversation, deadline: Deadline) -> Result:
         raise ZeroDivisionError
 
@@ -366,81 +354,66 @@ def test_answers_and_log_lines_survive_a_junk_metrics_switch(
     assert capsys.readouterr().out.count('"message":"conversation ended"') == 110
 
 
-LEVELS = ["trace", "notset", "debug", "info", "warn", "warning", "error", "fatal", "critical"]
-
-
-def reject(service: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Start with these variables, and answer a request, which logs a warning."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    settings = environ | {"ALLOWED_DEPLOYMENT_IDS": "d1", "POWERTOOLS_SERVICE_NAME": service}
-    answer: dict[str, Any] = bootstrap(settings)(REQUEST, Context())
-    return answer
+type Start = Callable[[dict[str, str]], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def service() -> str:
-    """A new service, because Powertools keeps one logger per service."""
-    return str(uuid4())
+def start(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Start with these variables, and answer a request that is rejected. Returns the log lines."""
+
+    def run(environ: dict[str, str]) -> list[dict[str, Any]]:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        # Powertools keeps one logger per service.
+        handler = bootstrap(environ | {"ALLOWED_DEPLOYMENT_IDS": "d1", "POWERTOOLS_SERVICE_NAME": str(uuid4())})
+        assert handler(REQUEST, Context())["statusCode"] == 403
+        return [line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "level" in line]
+
+    return run
+
+
+LAMBDA_LOG = {"AWS_LAMBDA_LOG_LEVEL": "INFO", "AWS_LAMBDA_LOG_FORMAT": "JSON"}
 
 
 @pytest.mark.filterwarnings("ignore:Current log level")
-@pytest.mark.parametrize(
-    "lambda_log",
-    [{}, *({"AWS_LAMBDA_LOG_LEVEL": level, "AWS_LAMBDA_LOG_FORMAT": "JSON"} for level in ["TRACE", "INFO", "FATAL"])],
-    ids=["none", "TRACE", "INFO", "FATAL"],
-)
-@pytest.mark.parametrize("level", [spelled for name in LEVELS for spelled in (name, name.upper(), name.title())])
-def test_every_log_level_is_known_and_answers(
-    service: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    level: str,
-    lambda_log: dict[str, str],
-) -> None:
-    answer = reject(service, lambda_log | {"POWERTOOLS_LOG_LEVEL": level}, monkeypatch)
+@pytest.mark.parametrize("lambda_log", [{}, *(LAMBDA_LOG | {"AWS_LAMBDA_LOG_LEVEL": x} for x in ("TRACE", "FATAL"))])
+@pytest.mark.parametrize("level", ["trace", "notset", "debug", "info", "warn", "warning", "error", "fatal", "critical"])
+def test_every_log_level_is_known(start: Start, level: str, lambda_log: dict[str, str]) -> None:
+    """Powertools itself accepts only some spellings."""
+    for spelled in (level, level.upper(), level.title()):
+        lines = start(lambda_log | {"POWERTOOLS_LOG_LEVEL": spelled})
 
-    assert answer["statusCode"] == 403
-    assert "is not a log level" not in capsys.readouterr().out
+        assert not any("is not a log level" in line["message"] for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("level", "logged"), [("debug", True), ("Warn", True), (" warning ", True), ("error", False), ("Fatal", False)]
+    ("environ", "logged"),
+    [
+        ({"POWERTOOLS_LOG_LEVEL": "debug"}, True),
+        ({"POWERTOOLS_LOG_LEVEL": "Warn"}, True),
+        ({"POWERTOOLS_LOG_LEVEL": " warning "}, True),
+        ({"POWERTOOLS_LOG_LEVEL": "error"}, False),
+        ({"POWERTOOLS_LOG_LEVEL": "Fatal"}, False),
+        ({"LOG_LEVEL": "error"}, False),
+        ({"LOG_LEVEL": "error", "POWERTOOLS_LOG_LEVEL": "info"}, True),
+    ],
+    ids=str,
 )
-def test_lines_below_the_log_level_are_not_logged(
-    service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, level: str, logged: bool
-) -> None:
-    reject(service, {"POWERTOOLS_LOG_LEVEL": level}, monkeypatch)
-
-    assert ('"message":"conversation rejected"' in capsys.readouterr().out) is logged
-
-
-def test_the_log_level_of_powertools_comes_before_the_older_name(
-    service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reject(f"{service} old", {"LOG_LEVEL": "error"}, monkeypatch)
-    assert "conversation rejected" not in capsys.readouterr().out
-    reject(f"{service} both", {"LOG_LEVEL": "error", "POWERTOOLS_LOG_LEVEL": "info"}, monkeypatch)
-    assert "conversation rejected" in capsys.readouterr().out
+def test_lines_below_the_log_level_are_not_logged(start: Start, environ: dict[str, str], logged: bool) -> None:
+    """Powertools' variable comes before the older name."""
+    assert [line["message"] for line in start(environ)] == ["conversation rejected"] * logged
 
 
 @pytest.mark.parametrize("variable", ["POWERTOOLS_LOG_LEVEL", "LOG_LEVEL"])
-def test_an_unknown_log_level_is_logged_and_counts_as_info(
-    service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    lambda_log = {"AWS_LAMBDA_LOG_LEVEL": "INFO", "AWS_LAMBDA_LOG_FORMAT": "JSON"}
+def test_an_unknown_log_level_is_logged_and_counts_as_info(start: Start, variable: str) -> None:
+    warned, rejected = start(LAMBDA_LOG | {variable: "LOUD"})
 
-    answer = reject(service, lambda_log | {variable: "LOUD"}, monkeypatch)
-
-    warned, rejected, _ = map(json.loads, capsys.readouterr().out.splitlines())
     assert (warned["level"], warned["message"]) == ("WARNING", f"{variable} is not a log level, so INFO is used")
-    assert (answer["statusCode"], rejected["status"]) == (403, "rejected")
+    assert rejected["status"] == "rejected"
 
 
 def test_a_cold_start_survives_a_log_level_in_lower_case() -> None:
     """Powertools itself raises TypeError for it once Lambda sets AWS_LAMBDA_LOG_LEVEL."""
-    lambda_log = {"AWS_LAMBDA_LOG_LEVEL": "INFO", "AWS_LAMBDA_LOG_FORMAT": "JSON"}
-
     assert "end_conversation.handler" in cold_start(
-        lambda_log | {"ALLOWED_DEPLOYMENT_IDS": "d1", "POWERTOOLS_LOG_LEVEL": "warn"}
+        LAMBDA_LOG | {"ALLOWED_DEPLOYMENT_IDS": "d1", "POWERTOOLS_LOG_LEVEL": "warn"}
     )

@@ -92,16 +92,14 @@ def add(roots: Path, authority: trustme.CA) -> None:
 # In these tests, `authority` is the only root of the runtime: conftest.py names its bundle to OpenSSL.
 
 
-def test_a_root_of_the_build_is_found_without_loading_the_runtimes(
-    ask: Ask, built: trustme.CA, runtime_loads: list[ssl.SSLContext]
-) -> None:
+def test_roots_of_the_build_come_first(ask: Ask, built: trustme.CA, runtime_loads: list[ssl.SSLContext]) -> None:
     with server_of(built) as server:
         answered = ask(server.url, create_trust("SSL_CERT_FILE", None))
 
     assert (answered, server.connections, len(server.requests), runtime_loads) == (True, 1, 1, [])
 
 
-def test_a_root_with_the_same_name_as_another_is_found(ask: Ask, roots: Path) -> None:
+def test_roots_with_the_same_name_are_found(ask: Ask, roots: Path) -> None:
     """OpenSSL numbers the files of roots whose names have the same hash."""
     authorities = [trustme.CA(organization_name="same", organization_unit_name="same") for _ in range(3)]
     for authority in authorities:
@@ -116,43 +114,33 @@ def test_a_root_with_the_same_name_as_another_is_found(ask: Ask, roots: Path) ->
 
 
 @pytest.mark.usefixtures("roots")
-def test_a_root_that_only_the_runtime_has_is_found_and_loaded_once(
-    ask: Ask, authority: trustme.CA, runtime_loads: list[ssl.SSLContext]
-) -> None:
-    """A new root at Tavus needs no deployment."""
+def test_runtime_roots_are_loaded_once(ask: Ask, authority: trustme.CA, runtime_loads: list[ssl.SSLContext]) -> None:
+    """A new root at Tavus needs no deployment: the first connection fails and is made again."""
     trust = create_trust("SSL_CERT_FILE", None)
-    counts = []
-    for _ in range(2):
+    for connections in (2, 1):
         with server_of(authority) as server:
             assert ask(server.url, trust)
-        counts.append((server.connections, len(server.requests)))
-
-    assert counts == [(2, 1), (1, 1)]
+        assert (server.connections, len(server.requests)) == (connections, 1)
     assert runtime_loads == [trust.tls]
 
 
-def test_a_removed_or_foreign_root_gets_nothing_before_and_after_the_runtimes_are_loaded(
-    ask: Ask, roots: Path, runtime_loads: list[ssl.SSLContext]
-) -> None:
+def test_unknown_roots_get_nothing(ask: Ask, roots: Path, runtime_loads: list[ssl.SSLContext]) -> None:
+    """Before the runtime's roots are loaded and after, and if a root was removed."""
     removed = trustme.CA()
     add(roots, removed)
     for file in roots.iterdir():
         file.unlink()
     trust = create_trust("SSL_CERT_FILE", None)
-    counts = []
-    for authority in (removed, trustme.CA()):
+    for authority, connections in [(removed, 2), (trustme.CA(), 1)]:
         with server_of(authority) as server:
             assert not ask(server.url, trust)
-        assert server.requests == []
-        counts.append(server.connections)
-
-    assert counts == [2, 1]
+        assert (server.connections, server.requests) == (connections, [])
     assert runtime_loads == [trust.tls]
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("certificate", [("127.0.0.1", OVER), ("other.test", None)], ids=["expired", "another host"])
-def test_a_wrong_certificate_gets_nothing_before_and_after_the_runtimes_roots_are_loaded(
+def test_wrong_certificates_get_nothing(
     ask: Ask, built: trustme.CA, authority: trustme.CA, certificate: tuple[str, datetime | None], loaded: bool
 ) -> None:
     """The runtime's roots cannot help, so there is no second attempt."""
@@ -166,7 +154,7 @@ def test_a_wrong_certificate_gets_nothing_before_and_after_the_runtimes_roots_ar
     assert (answered, server.connections, server.requests) == (False, 1, [])
 
 
-def test_the_runtimes_roots_help_no_wrong_certificate(ask: Ask, roots: Path, authority: trustme.CA) -> None:
+def test_hostname_is_checked_with_runtime_roots(ask: Ask, roots: Path, authority: trustme.CA) -> None:
     """The root is found in them, and the host is still checked."""
     with server_of(authority, "other.test") as server:
         answered = ask(server.url, create_trust("SSL_CERT_FILE", None))
@@ -175,7 +163,7 @@ def test_the_runtimes_roots_help_no_wrong_certificate(ask: Ask, roots: Path, aut
     assert (answered, server.connections, server.requests) == (False, 2, [])
 
 
-def test_without_a_build_the_runtimes_roots_are_trusted(ask: Ask, authority: trustme.CA) -> None:
+def test_runtime_roots_are_trusted_without_a_build(ask: Ask, authority: trustme.CA) -> None:
     """As when the program runs from src/."""
     assert not trust_module.ROOTS.exists()
     trust = create_trust("SSL_CERT_FILE", None)
@@ -187,7 +175,7 @@ def test_without_a_build_the_runtimes_roots_are_trusted(ask: Ask, authority: tru
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE"])
-def test_a_named_bundle_replaces_both_the_roots_of_the_build_and_the_runtimes(
+def test_a_named_bundle_replaces_all_roots(
     ask: Ask, built: trustme.CA, authority: trustme.CA, tmp_path: Path, variable: str
 ) -> None:
     named = trustme.CA()
@@ -202,7 +190,7 @@ def test_a_named_bundle_replaces_both_the_roots_of_the_build_and_the_runtimes(
 
 
 @pytest.mark.usefixtures("roots")
-def test_an_attempt_is_made_again_if_another_one_has_just_loaded_the_runtimes_roots(
+def test_concurrent_attempts_load_runtime_roots_once(
     runtime_loads: list[ssl.SSLContext],
 ) -> None:
     """An attempt that was abandoned at its deadline may still be connecting."""

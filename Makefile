@@ -108,16 +108,16 @@ clean: ## Remove everything that the other targets created
 	@touch $@
 	@echo ' done'
 
-# The version of uv that the lock was made with. Any uv or Python 3.13 can install it. Makes that run at once, as under
-# sam build --parallel, each install their own, and the last one stays.
+# The version of uv that the lock was made with. Any uv or Python 3.13 can install it.
 $(UV): local/requirements-uv.txt
-	@mkdir -p $(@D); new=.venv-uv/$$$$; \
-	if command -v uv >/dev/null; then \
-		uv --no-config venv --quiet --no-project --python 3.13 $$new && UV_SYSTEM_CERTS=1 VIRTUAL_ENV=$$new \
+	@rm -rf .venv-uv
+	@if command -v uv >/dev/null; then \
+		uv --no-config venv --quiet --python 3.13 .venv-uv && UV_SYSTEM_CERTS=1 VIRTUAL_ENV=.venv-uv \
 			uv --no-config pip install --quiet --require-hashes --only-binary :all: --requirement $<; \
 	elif python3.13 -c 'import ensurepip, venv' 2>/dev/null; then \
-		python3.13 -m venv $$new && \
-			$$new/bin/python -m pip install -qq --require-hashes --only-binary :all: --requirement $<; \
+		python3.13 -m venv .venv-uv && \
+			.venv-uv/bin/python -m pip install -qq --require-hashes --only-binary :all: --requirement $<; \
 	else \
 		echo 'This needs uv (https://docs.astral.sh/uv/) or Python 3.13 with its venv module on the PATH.' >&2; exit 1; \
-	fi && touch $$new/bin/uv && mv -f $$new/bin/uv $@ && rm -rf $$new
+	fi
+	@touch $@

@@ -82,9 +82,9 @@ def install(folder: Path, requirements: Path, *options: str) -> None:
     # Copies, not links into uv's cache: what is trimmed here must stay whole there.
     options += ("--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy")
     options += ("--no-compile-bytecode", "--python-version", "3.13")
-    command = [UV, "pip", "install", *options, "--target", folder, "--requirement", requirements]
+    options += ("--target", str(folder), "--requirement", str(requirements))
     # Outside of this project, whose exclude-newer refuses every package of an index that has no upload dates.
-    subprocess.run(command, cwd="/", env=os.environ | {"UV_SYSTEM_CERTS": "1"}, check=True)
+    subprocess.run([UV, "pip", "install", *options], cwd="/", env=os.environ | {"UV_SYSTEM_CERTS": "1"}, check=True)
     # Commands are never run on Lambda, and name the interpreter of the machine that built them.
     shutil.rmtree(folder / "bin", ignore_errors=True)
     for record in folder.glob("*.dist-info/RECORD"):

@@ -77,8 +77,8 @@ def release_template(template: str, version: str, code: str) -> str:
 
 def list_packages() -> str:
     """The packages of requirements.txt in CycloneDX format. Raises CalledProcessError."""
-    command = [UV, "export", "--frozen", "--quiet", "--no-dev", "--format", "cyclonedx1.5"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    options = ["--frozen", "--quiet", "--no-dev", "--format", "cyclonedx1.5"]
+    done = subprocess.run([UV, "export", *options], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     listed = json.loads(done.stdout)
     del listed["serialNumber"], listed["metadata"]["timestamp"]  # which would differ each time
     return json.dumps(listed, indent=2) + "\n"

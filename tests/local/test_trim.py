@@ -160,8 +160,10 @@ def test_answers_are_parsed_as_with_the_untrimmed_data(trimmed: Path, operation:
 
 
 def test_only_what_is_used_is_kept(trimmed: Path) -> None:
-    """A client costs the more to make, the more data there is to search. Of each service, botocore chooses the newest
-    version, so a newer one must be named in `operations/trim.py`."""
+    """A client costs the more to make, the more data there is to search.
+
+    Of each service, botocore chooses the newest version, so a newer one must be named in `operations/trim.py`.
+    """
     assert {entry.name for entry in trimmed.iterdir() if entry.is_dir()} == set(SERVICES)
     for service, (version, operations) in SERVICES.items():
         assert [entry.name for entry in (trimmed / service).iterdir()] == [version]

@@ -9,9 +9,13 @@ import re
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import Distribution
 from importlib.util import cache_from_source
 from pathlib import Path
+from threading import Thread
+from zipfile import ZipFile
 
 import pytest
 
@@ -137,6 +141,25 @@ def test_what_is_not_as_pinned_stops_the_build(
         install(tmp_path / "function", tmp_path / "requirements.txt")
     assert message in capfd.readouterr().err
     assert not (tmp_path / "function/six.py").exists()
+
+
+def test_an_index_without_upload_dates_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many companies' mirrors are such, and pyproject.toml asks for packages that are a week old."""
+    wheel = tmp_path / "simple/tiny/tiny-1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    with ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    hashed = f"tiny==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    (tmp_path / "requirements.txt").write_text(hashed)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as index:
+        Thread(target=index.serve_forever, args=(0.05,)).start()
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{index.server_port}/simple")
+        install(tmp_path / "function", tmp_path / "requirements.txt", "--no-cache")
+        index.shutdown()
+    assert (tmp_path / "function/tiny.py").exists()
 
 
 def test_code_that_does_not_compile_stops_the_build(tmp_path: Path) -> None:

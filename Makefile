@@ -66,21 +66,20 @@ bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure cold starts and calls ag
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
-build: .venv-sam/installed $(UV) ## Build the functions; for another processor: make build ARCHITECTURE=x86_64
+build: .venv-sam/installed $(UV) ## Build the functions, for both processors
 	$(LOCAL) $(SAM) build
 
 # sam build runs this for each function. ARTIFACTS_DIR is the folder to fill.
 build-%: $(UV)
-	@$(BUILD) operations.package $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is set by sam build}"
+	@$(BUILD) operations.package "$${ARTIFACTS_DIR:?is set by sam build}"
 
 .PHONY: release
-release: sbom $(UV) ## Make the files of a release, which deploy without a build: make release VERSION=1.0.0
+release: $(UV) ## Make the files of a release, which deploy without a build: make release VERSION=1.0.0
 	@$(BUILD) operations.release '$(VERSION)'
 
 .PHONY: deploy
 deploy: build ## Build and deploy to AWS; asks for the parameters the first time, and with GUIDED=yes
 	$(SAM) deploy $(if $(or $(GUIDED),$(shell grep -L parameter_overrides samconfig.toml)),--guided)
-	@$(BUILD) operations.package --check .aws-sam/build
 
 .PHONY: smoke
 smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anything: make smoke STACK=... [TOKEN=...]
@@ -89,12 +88,6 @@ smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anyt
 .PHONY: delete
 delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...
 	$(SAM) delete $(if $(STACK),--stack-name '$(STACK)')
-
-.PHONY: sbom
-sbom: $(DEV) ## List the deployed packages in CycloneDX format: .aws-sam/sbom.cdx.json
-	@mkdir -p .aws-sam
-	@$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
-		--output-file .aws-sam/sbom.cdx.json requirements.txt
 
 .PHONY: lock
 lock: $(UV) ## Lock the dependencies of pyproject.toml; LOCK_FLAGS=--upgrade takes the newest versions

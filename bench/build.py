@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
-from local.build import ARCHITECTURE, BUILT, build
+from local.build import BUILT, build
 from local.console import step
 from local.process import ROOT, run
 from local.runtime import LAMBDA_RUNTIME
@@ -64,7 +64,7 @@ def build_contestants(authority: str) -> list[Contestant]:
         shutil.copytree(BUILT / "HttpFunction", FLOOR, ignore=shutil.ignore_patterns("end_conversation"))
         pins = USUAL.parent / "usual.txt"
         run([UV, "export", "--frozen", "--quiet", "--only-group", "usual", "--output-file", pins], os.environ)
-        install(USUAL, pins, ARCHITECTURE)
+        install(USUAL, pins)
         for code, programs in {FLOOR: ("empty.py", "floor.py"), USUAL: ("usual.py",)}.items():
             for program in programs:
                 shutil.copy(PROGRAMS / program, code)

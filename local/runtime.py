@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from local.build import ARCHITECTURE, BUILT
+from local.build import BUILT
 from local.process import AWS_CLIENT, ROOT, clean_environment, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAMBDA_RUNTIME = (str(ROOT / ".venv-runtime/bin/python"), "-m", "awslambdaric")
+ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
 EMULATOR = ROOT / f".venv-sam/lib/python3.13/site-packages/samcli/local/rapid/aws-lambda-rie-{ARCHITECTURE}"
 
 _INVOKE = "/2015-03-31/functions/function/invocations"

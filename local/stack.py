@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
-from local.build import ARCHITECTURE, SAM, build
+from local.build import SAM, build
 from local.console import step
 from local.process import AWS_CLIENT, ROOT, clean_environment, free_port, run, serving
 
@@ -59,7 +59,7 @@ def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template
 
     `template` names its own code. Without it, the functions are built.
     """
-    overrides = [f"{key}={value}" for key, value in ({"Architecture": ARCHITECTURE} | dict(parameters)).items()]
+    overrides = [f"{key}={value}" for key, value in parameters.items()]
     options = ["--stack-name", name, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
     options += ["--no-confirm-changeset", "--no-fail-on-empty-changeset"]
     _sam("deploy", endpoint_url, "--template-file", template or build(), *options, "--parameter-overrides", *overrides)

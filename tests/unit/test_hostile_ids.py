@@ -1,7 +1,4 @@
-"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place.
-
-test_properties.py does the same with random values.
-"""
+"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place."""
 
 from __future__ import annotations
 

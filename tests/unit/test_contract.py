@@ -24,7 +24,7 @@ from end_conversation.bootstrap import bootstrap
 from end_conversation.deadline import Clock
 from local.process import AWS_CLIENT
 from local.tavus import Tavus
-from tests.unit.fakes import TIMER_SETTINGS, Context
+from tests.unit.fakes import TIMER_SETTINGS, Context, sample
 from tests.unit.fault_server import FaultServer, Peer, Reply, answer, hang, reset
 
 if TYPE_CHECKING:
@@ -68,10 +68,6 @@ def resolve(part: Any) -> Any:
 OPERATIONS = resolve(
     {"end": DOCUMENT["paths"][f"{PATH}/end"]["post"], "timeout": DOCUMENT["paths"][f"{PATH}/timeout"]["put"]}
 )
-
-
-def sample(name: str) -> Any:
-    return json.loads((ROOT / "events" / f"{name}.json").read_text())
 
 
 def changed(name: str, changes: Mapping[str, Any]) -> Any:

@@ -1,14 +1,19 @@
-"""The life of a stack: deploy, change HttpAuth, switch on every option, delete."""
+"""The life of a stack: deploy, change HttpAuth, switch on every option, delete. And the end of a local run."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
@@ -19,6 +24,7 @@ from operations import smoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from local.stack import Stack
 
@@ -233,3 +239,47 @@ def test_jwt_without_issuer_or_audience_is_not_deployed(stack: Stack, given: dic
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         )
+
+
+# A server with a process of its own, such as ministack with its Lambda workers. It leaves a file.
+SERVER = """
+import socket, subprocess, sys, tempfile
+tempfile.mkstemp()
+subprocess.Popen(["sleep", "60"])
+socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()
+"""
+LOCAL_RUN = f"""
+import signal, sys
+from local.process import clean_environment, free_port, interrupt_once, serving
+interrupt_once()
+port = free_port()
+with serving([sys.executable, "-c", {SERVER!r}, port], clean_environment(), port):
+    print("ready", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_local_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """However it ends, so do the programs that it started, and the temporary folder is empty."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCAL_RUN],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as run:
+        assert run.stdout
+        assert run.stdout.readline() == "ready\n"
+        programs = psutil.Process(run.pid).children(recursive=True)
+        assert len(programs) == 3  # the supervisor, the server and its own process
+        assert list(tmp_path.iterdir())
+
+        run.send_signal(number)
+
+        assert ("Stopping" in run.stdout.read()) == (number != signal.SIGKILL)
+    _, left = psutil.wait_procs(programs, timeout=10)
+    # Without an init process, a container keeps zombies.
+    assert all(program.status() == psutil.STATUS_ZOMBIE for program in left)
+    assert not list(tmp_path.iterdir())

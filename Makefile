@@ -39,14 +39,6 @@ end: $(DEV) ## End one conversation at Tavus, without AWS: make end DEPLOYMENT_I
 soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus, AWS and the function fail in many ways, and check the outcome of each; takes minutes
 	@$(PYTHON) -m local.soak
 
-.PHONY: dashboard
-dashboard: $(DEV) $(LOCAL_AWS) ## Draw the template's dashboard from a short run of the soak test: docs/dashboard.png
-	@$(PYTHON) -m local.dashboard
-
-.PHONY: picture
-picture: $(DEV) $(LOCAL_AWS) ## Draw the terminal of make run: docs/run.svg
-	@$(PYTHON) -m local.picture
-
 .PHONY: test
 test: $(DEV) $(LOCAL_AWS) $(RUNTIME) ## Run all checks and tests that need no browser
 	.venv/bin/ruff format --check

@@ -262,7 +262,7 @@ with serving([sys.executable, "-c", {SERVER!r}, port], clean_environment(), port
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_local_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """However it ends, so do the programs that it started, and the temporary folder is empty."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own text
         [sys.executable, "-c", LOCAL_RUN],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)},

@@ -62,7 +62,7 @@ mutate: $(DEV) ## Change the code in many small ways, and list the changes that 
 	$(LOCAL) .venv/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure cold starts and calls against other implementations; takes about ten minutes
+bench: $(DEV) $(RUNTIME) ## Measure cold starts and calls against other implementations; takes about ten minutes
 	@$(PYTHON) -m bench.run
 
 .PHONY: build

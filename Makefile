@@ -57,7 +57,7 @@ mutate: $(DEV) ## Change the code in many small ways, and list the changes that 
 	$(LOCAL) .venv/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure cold starts and calls against other implementations; takes about ten minutes
+bench: $(DEV) $(RUNTIME) ## Measure cold starts and calls against other implementations; takes about ten minutes
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
@@ -97,10 +97,10 @@ clean: ## Remove everything that the other targets created
 
 # An environment is filled under another name and then renamed, so that no interrupted install leaves half of one. If two
 # makes install it at once, the second to finish keeps that of the first. It may be moved with the clone.
-FILL := find . -maxdepth 1 -name '.venv-new.*' -mmin +60 -exec rm -rf {} + ; \
+FILL = { [ -e $@ ] && [ -z "$$(find $^ -newer $@)" ] || rm -rf $(ENVIRONMENT); } && \
+	find . -maxdepth 1 -name '.venv-new.*' -mmin +60 -exec rm -rf {} + && \
 	new=$$(mktemp -d .venv-new.XXXXXX) && trap 'rm -rf $$new' EXIT && trap 'exit 1' HUP INT TERM
-RENAME = { [ -e $@ ] && [ -z "$$(find $^ -newer $@)" ] || rm -rf $(ENVIRONMENT); } && \
-	{ $$new/bin/python -c 'import os, sys; os.rename(*sys.argv[1:])' $$new $(ENVIRONMENT) 2>/dev/null || [ -e $@ ]; }
+RENAME = { $$new/bin/python -c 'import os, sys; os.rename(*sys.argv[1:])' $$new $(ENVIRONMENT) 2>/dev/null || [ -e $@ ]; }
 
 # Each environment is a group of pyproject.toml: .venv-sam is the group sam; .venv is the group dev with the project's
 # own dependencies.

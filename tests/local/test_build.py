@@ -69,13 +69,14 @@ def test_all_functions_have_the_same_code(tree: Path) -> None:
 @pytest.mark.parametrize("function", SETTINGS)
 def test_imports_byte_code_with_nothing_else_installed(tree: Path, function: str) -> None:
     """The cold start finds all that it needs in the tree or the standard library, and compiles nothing."""
-    code = f"{IMPORT}; print(*{{getattr(module, '__file__', None) or '' for module in list(sys.modules.values())}})"
+    paths = "{getattr(module, '__file__', None) or '' for module in list(sys.modules.values())}"
+    code = f"{IMPORT}; print(*{paths}, sep=chr(10))"
     command = [sys.executable, "-v", "-I", "-S", "-B", "-c", code, str(tree)]
     environment = clean_environment(**AWS_CLIENT, ALLOWED_DEPLOYMENT_IDS="d1", **SETTINGS[function])
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     assert done.returncode == 0, done.stderr
     stdlib = Path(json.__file__).parent.parent
-    for file in map(Path, done.stdout.split()):
+    for file in map(Path, filter(None, done.stdout.splitlines())):
         assert file.is_relative_to(tree) or file.is_relative_to(stdlib), file
     loaded = [path for path in re.findall(r"# code object from '([^']+)'", done.stderr) if path.startswith(str(tree))]
     assert len(loaded) > 50

@@ -32,6 +32,7 @@ def build() -> Path:
             digest.update((ROOT / name).read_bytes())
         if not _STAMP.exists() or _STAMP.read_text() != digest.hexdigest():
             with step("Building the functions with sam build"):
+                _STAMP.unlink(missing_ok=True)  # an interrupted build leaves nothing to trust
                 _sam_build()
             _STAMP.write_text(digest.hexdigest())
     return BUILT / "template.yaml"

@@ -48,7 +48,7 @@ def packaged() -> Iterator[Path]:
     with (_CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         digest = digest_of_inputs()
-        if not stamp.exists() or stamp.read_text() != digest:
+        if not code.exists() or not stamp.exists() or stamp.read_text() != digest:
             stamp.unlink(missing_ok=True)
             shutil.rmtree(code, ignore_errors=True)
             package(code)

@@ -1,6 +1,6 @@
 # All targets ignore the shell's settings for Python, pip and uv, except those that say how to reach packages.
-NETWORK := UV_CACHE_DIR UV_CONCURRENT_% UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX UV_INDEX_% \
-	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_OFFLINE UV_PYTHON_% UV_SYSTEM_CERTS
+NETWORK := UV_CACHE_DIR UV_CONCURRENT_% UV_CONFIG_FILE UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX UV_INDEX_% \
+	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_OFFLINE UV_PYTHON_% UV_REQUEST_TIMEOUT UV_SYSTEM_CERTS
 unexport VIRTUAL_ENV $(filter-out $(NETWORK),$(filter PIP_% PYTHON% UV_%,$(.VARIABLES)))
 
 # The targets that use only this machine also ignore its settings for AWS, sam and the functions.
@@ -99,8 +99,9 @@ clean: ## Remove everything that the other targets created
 # makes install it at once, the second to finish keeps that of the first. It may be moved with the clone.
 FILL = { [ -e $@ ] && [ -z "$$(find $^ -newer $@)" ] || rm -rf $(ENVIRONMENT); } && \
 	find . -maxdepth 1 -name '.venv-new.*' -mmin +60 -exec rm -rf {} + && \
-	new=$$(mktemp -d .venv-new.XXXXXX) && trap 'rm -rf $$new' EXIT && trap 'exit 1' HUP INT TERM
-RENAME = { $$new/bin/python -c 'import os, sys; os.rename(*sys.argv[1:])' $$new $(ENVIRONMENT) 2>/dev/null || [ -e $@ ]; }
+	new=$$(mktemp -d .venv-new.XXXXXX) && chmod 755 $$new && trap 'rm -rf $$new' EXIT && trap 'exit 1' HUP INT TERM
+RENAME = { $$new/bin/python -c 'import os, sys; os.rename(*sys.argv[1:])' $$new $(ENVIRONMENT) 2>/dev/null || \
+	[ -e $@ ] || { echo 'Delete $(ENVIRONMENT): it is in the way.' >&2; exit 1; }; }
 
 # Each environment is a group of pyproject.toml: .venv-sam is the group sam; .venv is the group dev with the project's
 # own dependencies.

@@ -103,7 +103,10 @@ def set_limit(site: Site, stack: Stack, tavus: Tavus, *, listed: bool) -> str:
         return any(found["Description"] == f"{DEPLOYMENT_ID}/{conversation_id}" for found in schedules(stack))
 
     with browsing(f"{site.url}/widget?{urlencode(names | {'seconds': LIMIT_SECONDS})}") as browser:
-        wait_for(lambda: path in browser.log() or is_set())  # the console names a path that was refused
+        # The console names a path that was refused.
+        wait_for(lambda: path in browser.log() or is_set() or browser.process.poll() is not None)
+        if browser.process.poll() is not None:
+            raise ProcessFailed("Chromium ended:", browser.log())
         said = browser.log()
 
     print(f"  > fetch PUT {path}, after a preflight")

@@ -80,6 +80,7 @@ def list_packages() -> str:
     options = ["--frozen", "--quiet", "--no-dev", "--format", "cyclonedx1.5"]
     done = subprocess.run([UV, "export", *options], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     listed = json.loads(done.stdout)
+    listed["metadata"]["component"]["type"] = "application"  # uv takes every project for a library
     del listed["serialNumber"], listed["metadata"]["timestamp"]  # which would differ each time
     return json.dumps(listed, indent=2) + "\n"
 

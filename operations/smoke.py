@@ -34,7 +34,7 @@ HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "API Gateway found no valid token: set TOKEN to a token of the stack's JwtIssuer.",
     HTTPStatus.FORBIDDEN: "API Gateway refused the caller: see the stack's outputs EndRouteArn and TimeoutRouteArn.",
     HTTPStatus.TOO_MANY_REQUESTS: "API Gateway throttled the request: see ThrottleRate and ThrottleBurst.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see HttpLogGroupName, or else AccessLogGroupName.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see its log group, or else AccessLogGroupName.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Lambda is at its limit: see the function's concurrency.",
 }
 OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
@@ -67,8 +67,9 @@ def read_samconfig(path: Path) -> dict[str, str]:
     """What sam saved for `sam deploy`, such as stack_name and region. Empty if there is nothing of the kind."""
     try:
         commands = tomllib.loads(path.read_text())["default"]
-        return {**commands["global"]["parameters"], **commands["deploy"]["parameters"]}
-    except (OSError, ValueError, LookupError, TypeError):
+        sections = [commands.get(name, {}).get("parameters", {}) for name in ("global", "deploy")]
+        return {**sections[0], **sections[1]}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}
 
 

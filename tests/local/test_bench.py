@@ -92,7 +92,7 @@ WORK = {
     "usual, Session": (200, 240, 58),
     "ours, events": (140, 150, 19),
     "usual, events": (250, 1_000, 20),
-    "ours, timer": (130, 144, 29),
+    "ours, limits": (130, 144, 29),
 }
 
 

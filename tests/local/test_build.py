@@ -21,6 +21,7 @@ import pytest
 
 from local.build import build
 from local.process import AWS_CLIENT, ROOT, clean_environment
+from operations import package
 from operations.package import add_byte_code, install
 from operations.trim import TIME_ZONES
 from tests.unit.fakes import TIMER_SETTINGS
@@ -168,3 +169,24 @@ def test_code_that_does_not_compile_stops_the_build(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def")
     with pytest.raises(subprocess.CalledProcessError):
         add_byte_code(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["", "code", "built-from"])
+def test_lost_code_is_made_again(lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that is complete and current is made once."""
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        folder.mkdir()
+
+    monkeypatch.setattr(package, "_CACHE", tmp_path)
+    monkeypatch.setattr(package, "package", make)
+    with package.packaged() as code:
+        pass
+    if lost:
+        (tmp_path / lost).rename(tmp_path / "moved")
+    with package.packaged() as code:
+        assert code.is_dir()
+
+    assert len(made) == (2 if lost else 1)

@@ -129,6 +129,16 @@ def test_smoke_passes_on_a_stack_that_works(
     assert out.count("403 {") == out.count('"reason": "deployment_not_allowed"') == len(smoke.ROUTES)
 
 
+@pytest.mark.parametrize("text", ["", "[default]", "default = 1", "[default.deploy]\nparameters = 1", "junk"])
+def test_smoke_reads_any_samconfig(text: str, tmp_path: Path) -> None:
+    """What is missing or odd counts as not saved."""
+    file = tmp_path / "samconfig.toml"
+    file.write_text(text)
+    assert smoke.read_samconfig(file) == {}
+    file.write_text('[default.deploy.parameters]\nstack_name = "mine"')
+    assert smoke.read_samconfig(file) == {"stack_name": "mine"}
+
+
 def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """`make smoke` exits 2 and says so."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)

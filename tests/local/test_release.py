@@ -72,7 +72,10 @@ def test_the_list_of_packages_has_what_is_pinned_and_our_version(folder: Path) -
     found = json.loads((folder / f"{NAME}.cdx.json").read_text())
     pinned = [line.split(" ")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line]
     assert sorted(f"{part['name']}=={part['version']}" for part in found["components"]) == sorted(pinned)
-    assert found["metadata"]["component"]["version"] == VERSION
+    assert (found["metadata"]["component"]["type"], found["metadata"]["component"]["version"]) == (
+        "application",
+        VERSION,
+    )
 
 
 @pytest.mark.parametrize("version", ["", "0.0.9", f"v{VERSION}"])

@@ -13,7 +13,7 @@ import certifi
 from local.process import ROOT, run
 from local.runtime import LAMBDA_RUNTIME
 from local.session import request_for, timeout_of
-from operations.package import UV, add_byte_code, install, package
+from operations.package import UV, add_byte_code, install, packaged
 from operations.roots import add_roots
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ BUNDLE = CODE / "authorities.pem"
 _TRUST = {"SSL_CERT_FILE": str(BUNDLE), "REQUESTS_CA_BUNDLE": str(BUNDLE)}
 _BUS = {"EVENT_BUS_NAME": "default"}
 _USUAL = _TRUST | _BUS | {"KEEP_SESSION": "true"}
-_TIMERS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
+_LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ CONTESTANTS = [
     Contestant("usual, Session", USUAL, "usual.handler", _USUAL),
     Contestant("ours, events", OURS, _HANDLER, _BUS | {"ENDED_TABLE_NAME": "ended"}, timeout_of),
     Contestant("usual, events", USUAL, "usual.handler", _USUAL, timeout_of),
-    Contestant("ours, timer", OURS, _HANDLER, _TIMERS, _limit_for),
+    Contestant("ours, limits", OURS, _HANDLER, _LIMITS, _limit_for),
 ]
 
 
@@ -69,7 +69,8 @@ def build_contestants(authority: str) -> None:
     CODE.mkdir(parents=True)
     # Lambda's own runtime has byte code, and the measured processes write none.
     run([LAMBDA_RUNTIME[0], "-m", "compileall", "-q", ROOT / ".venv-runtime/lib"], os.environ)
-    package(OURS)
+    with packaged() as code:
+        shutil.copytree(code, OURS)
     shutil.copytree(OURS, FLOOR, ignore=shutil.ignore_patterns("end_conversation"))
     pins = CODE / "usual.txt"
     run([UV, "export", "--frozen", "--quiet", "--only-group", "usual", "--output-file", pins], os.environ)

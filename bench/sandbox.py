@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from local.process import AWS_CLIENT, ProcessFailed, clean_environment, stop
+from local.process import AWS_CLIENT, ProcessFailed, clean_environment
 from local.runtime import LAMBDA_RUNTIME
 from local.session import DEPLOYMENT_ID, timeout_of
 
@@ -81,7 +83,9 @@ def sandbox(contestant: Contestant, world: Mapping[str, str], *, valgrind: bool)
         except TimeoutError:
             raise ProcessFailed(f"{contestant.name} does not answer:", log.read_text()) from None
         finally:
-            stop(process)
+            # It leads a session of its own, with all that it started.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ ROOT = Path(__file__).parent.parent
 # Settings for clients of the local AWS, where these credentials are an administrator's.
 AWS_CLIENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 START_SECONDS = 30
-STOP_SECONDS = 5
 
 
 class ProcessFailed(Exception):
@@ -121,14 +120,3 @@ def serving(
         else:
             raise ProcessFailed(f"Nothing listens on port {port}:", program.log())
         yield program
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process that leads its own session, and everything that it started."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

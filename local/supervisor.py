@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
@@ -26,7 +25,6 @@ X_RAY_MARK = "/tmp/.aws-xray"  # noqa: S108 - the X-Ray SDK creates it in a Lamb
 def main() -> int:
     """Return the exit code of the program."""
     folder, *command = sys.argv[1:]
-    marked = Path(X_RAY_MARK).exists()
     # A process that moved to a group of its own may still write, so that a file can be left.
     with TemporaryDirectory(prefix="end-conversation-", ignore_cleanup_errors=True) as scratch:
         environment = {"HOME": scratch, **os.environ, "TMPDIR": scratch}
@@ -36,8 +34,7 @@ def main() -> int:
         Thread(target=stop_when_left, args=[program], daemon=True).start()
         code = program.wait()
         kill_group(program.pid)
-    if not marked:
-        shutil.rmtree(X_RAY_MARK, ignore_errors=True)
+    shutil.rmtree(X_RAY_MARK, ignore_errors=True)
     return code
 
 

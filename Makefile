@@ -1,6 +1,10 @@
-# The targets that use only this machine ignore the shell's settings for AWS, sam, Python and the functions.
-LOCAL := env $(foreach name,$(filter AWS_% LAMBDA_% POWERTOOLS_% PYTHON% SAM_%,$(.VARIABLES)),-u $(name))
-unexport VIRTUAL_ENV
+# All targets ignore the shell's settings for Python, pip and uv, except those that say how to reach packages.
+NETWORK := UV_CACHE_DIR UV_CONCURRENT_% UV_CONFIG_FILE UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX UV_INDEX_% \
+	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_OFFLINE UV_PYTHON_% UV_REQUEST_TIMEOUT UV_SYSTEM_CERTS
+unexport VIRTUAL_ENV $(filter-out $(NETWORK),$(filter PIP_% PYTHON% UV_%,$(.VARIABLES)))
+
+# The targets that use only this machine also ignore its settings for AWS, sam and the functions.
+LOCAL := env $(foreach name,$(filter AWS_% LAMBDA_% POWERTOOLS_% SAM_%,$(.VARIABLES)),-u $(name))
 
 UV := .venv-uv/bin/uv
 PYTHON := $(LOCAL) .venv/bin/python -u
@@ -35,21 +39,12 @@ end: $(DEV) ## End one conversation at Tavus, without AWS: make end DEPLOYMENT_I
 soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus, AWS and the function fail in many ways, and check the outcome of each; takes minutes
 	@$(PYTHON) -m local.soak
 
-.PHONY: dashboard
-dashboard: $(DEV) $(LOCAL_AWS) ## Draw the template's dashboard from a short run of the soak test: docs/dashboard.png
-	@$(PYTHON) -m local.dashboard
-
-.PHONY: picture
-picture: $(DEV) $(LOCAL_AWS) ## Draw the terminal of make run: docs/run.svg
-	@$(PYTHON) -m local.picture
-
 .PHONY: test
-test: $(DEV) $(LOCAL_AWS) $(RUNTIME) .venv-checkov/installed ## Run all checks and tests that need no browser
+test: $(DEV) $(LOCAL_AWS) $(RUNTIME) ## Run all checks and tests that need no browser
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	$(LOCAL) $(SAM) validate
-	.venv-checkov/bin/checkov --config-file local/checkov.yaml
 	$(PYTHON) -m pytest
 
 .PHONY: unit
@@ -62,25 +57,24 @@ mutate: $(DEV) ## Change the code in many small ways, and list the changes that 
 	$(LOCAL) .venv/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) $(RUNTIME) .venv-sam/installed ## Measure cold starts and calls against other implementations; takes about ten minutes
+bench: $(DEV) $(RUNTIME) ## Measure cold starts and calls against other implementations; takes about ten minutes
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
-build: .venv-sam/installed $(UV) ## Build the functions; for another processor: make build ARCHITECTURE=x86_64
+build: .venv-sam/installed $(UV) ## Build the functions, for both processors
 	$(LOCAL) $(SAM) build
 
 # sam build runs this for each function. ARTIFACTS_DIR is the folder to fill.
 build-%: $(UV)
-	@$(BUILD) operations.package $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') "$${ARTIFACTS_DIR:?is set by sam build}"
+	@$(BUILD) operations.package "$${ARTIFACTS_DIR:?is set by sam build}"
 
 .PHONY: release
-release: sbom $(UV) ## Make the files of a release, which deploy without a build: make release VERSION=1.0.0
+release: $(UV) ## Make the files of a release, which deploy without a build: make release VERSION=1.0.0
 	@$(BUILD) operations.release '$(VERSION)'
 
 .PHONY: deploy
 deploy: build ## Build and deploy to AWS; asks for the parameters the first time, and with GUIDED=yes
 	$(SAM) deploy $(if $(or $(GUIDED),$(shell grep -L parameter_overrides samconfig.toml)),--guided)
-	@$(BUILD) operations.package --check .aws-sam/build
 
 .PHONY: smoke
 smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anything: make smoke STACK=... [TOKEN=...]
@@ -89,12 +83,6 @@ smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anyt
 .PHONY: delete
 delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...
 	$(SAM) delete $(if $(STACK),--stack-name '$(STACK)')
-
-.PHONY: sbom
-sbom: $(DEV) ## List the deployed packages in CycloneDX format: .aws-sam/sbom.cdx.json
-	@mkdir -p .aws-sam
-	@$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
-		--output-file .aws-sam/sbom.cdx.json requirements.txt
 
 .PHONY: lock
 lock: $(UV) ## Lock the dependencies of pyproject.toml; LOCK_FLAGS=--upgrade takes the newest versions
@@ -107,24 +95,37 @@ clean: ## Remove everything that the other targets created
 	rm -rf .venv .venv-* .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
+# An environment is filled under another name and then renamed, so that no interrupted install leaves half of one. If two
+# makes install it at once, the second to finish keeps that of the first. It may be moved with the clone.
+FILL = { [ -e $@ ] && [ -z "$$(find $^ -newer $@)" ] || rm -rf $(ENVIRONMENT); } && \
+	find . -maxdepth 1 -name '.venv-new.*' -mmin +60 -exec rm -rf {} + && \
+	new=$$(mktemp -d .venv-new.XXXXXX) && chmod 755 $$new && trap 'rm -rf $$new' EXIT && trap 'exit 1' HUP INT TERM
+RENAME = { $$new/bin/python -c 'import os, sys; os.rename(*sys.argv[1:])' $$new $(ENVIRONMENT) 2>/dev/null || \
+	[ -e $@ ] || { echo 'Delete $(ENVIRONMENT): it is in the way.' >&2; exit 1; }; }
+
 # Each environment is a group of pyproject.toml: .venv-sam is the group sam; .venv is the group dev with the project's
 # own dependencies.
+%/installed: ENVIRONMENT = $*
 %/installed: uv.lock pyproject.toml .python-version $(UV)
 	@printf 'Installing %s from uv.lock, which may take a minute ...' $*
-	@UV_PROJECT_ENVIRONMENT=$* $(UV) sync --quiet --frozen $(addprefix --only-group ,$(patsubst .venv-%,%,$(filter .venv-%,$*)))
-	@touch $@
+	@$(FILL) && $(UV) venv --quiet --relocatable $$new && UV_PROJECT_ENVIRONMENT=$$new \
+		$(UV) sync --quiet --frozen $(addprefix --only-group ,$(patsubst .venv-%,%,$(filter .venv-%,$*))) && \
+		touch $$new/installed && $(RENAME)
 	@echo ' done'
 
-# The version of uv that the lock was made with. Any uv or Python 3.13 can install it.
+# The version of uv that the lock was made with. Any uv or Python 3.13 can install it. uv reads no settings of the project
+# here, because an older uv does not understand them.
+$(UV): ENVIRONMENT = .venv-uv
 $(UV): local/requirements-uv.txt
-	@rm -rf .venv-uv
-	@if command -v uv >/dev/null; then \
-		uv --no-config venv --quiet --python 3.13 .venv-uv && UV_SYSTEM_CERTS=1 VIRTUAL_ENV=.venv-uv \
-			uv --no-config pip install --quiet --require-hashes --only-binary :all: --requirement $<; \
+	@$(FILL) && here=$$(pwd) && \
+	if error=$$(exec 2>&1; cd / && command -v uv >/dev/null && uv venv --quiet --python 3.13 "$$here/$$new" && \
+		UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$$here/$$new" uv pip install --quiet --require-hashes --only-binary :all: \
+			--requirement "$$here/$<"); then :; \
 	elif python3.13 -c 'import ensurepip, venv' 2>/dev/null; then \
-		python3.13 -m venv .venv-uv && \
-			.venv-uv/bin/python -m pip install -qq --require-hashes --only-binary :all: --requirement $<; \
+		python3.13 -m venv --clear $$new && $$new/bin/python -m pip install -qq --require-hashes --only-binary :all: \
+			$${UV_DEFAULT_INDEX:+--index-url "$$UV_DEFAULT_INDEX"} --requirement $<; \
+	elif command -v uv >/dev/null; then \
+		echo "$$error" >&2; exit 1; \
 	else \
 		echo 'This needs uv (https://docs.astral.sh/uv/) or Python 3.13 with its venv module on the PATH.' >&2; exit 1; \
-	fi
-	@touch $@
+	fi && touch $$new/bin/uv && $(RENAME)

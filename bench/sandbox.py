@@ -1,22 +1,43 @@
-"""One contestant under Lambda's own Python runtime, and the runtime API that gives it events."""
+"""One contestant under Lambda's own Python runtime: the runtime API that gives it events, and what it uses."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import parse_headers
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from local.process import ProcessFailed, stop
+from local.process import AWS_CLIENT, ProcessFailed, clean_environment
 from local.runtime import LAMBDA_RUNTIME
+from local.session import DEPLOYMENT_ID, timeout_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
+    from io import BufferedRWPair
+
+    from bench.build import Contestant
 
 WAIT_SECONDS = 120
+_VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+_ENVIRONMENT = AWS_CLIENT | {
+    "ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID,
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+    "AWS_LAMBDA_FUNCTION_NAME": "bench",
+    "AWS_REGION": AWS_CLIENT["AWS_DEFAULT_REGION"],
+    "POWERTOOLS_METRICS_NAMESPACE": "Bench",
+    "POWERTOOLS_SERVICE_NAME": "bench",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+}
 _EVENT = """HTTP/1.1 200 OK
 Content-Type: application/json
 Content-Length: {length}
@@ -29,76 +50,90 @@ Lambda-Runtime-Trace-Id: Root=1-6b034d08-c8f4af6151bd0505b5d504cc;Parent=53995c3
 
 
 @contextmanager
-def sandbox(command: Sequence[str], code: Path, environment: Mapping[str, str], log: Path) -> Iterator[Sandbox]:
-    """Run the contestant in `code`. `command` is a tool to run it under, or empty. Raises ProcessFailed."""
-    with socket.create_server(("127.0.0.1", 0)) as server, log.open("wb") as output:
-        server.settimeout(WAIT_SECONDS)
-        begun = time.perf_counter()
-        process = subprocess.Popen(
-            [*command, *LAMBDA_RUNTIME, environment["_HANDLER"]],
-            cwd=code,
-            env={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.getsockname()[1]}"},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+def sandbox(contestant: Contestant, world: Mapping[str, str], *, valgrind: bool) -> Iterator[Sandbox]:
+    """Start a contestant, and wait until it asks for its first event. Raises ProcessFailed."""
+    with TemporaryDirectory() as scratch, socket.create_server(("127.0.0.1", 0)) as server:
+        log = Path(scratch) / "log"
+        environment = {
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.getsockname()[1]}",
+            "LAMBDA_TASK_ROOT": str(contestant.code),
+            "_HANDLER": contestant.handler,
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*(_VALGRIND if valgrind else ()), *LAMBDA_RUNTIME, contestant.handler],
+                cwd=contestant.code,
+                env=clean_environment(**_ENVIRONMENT, **world, **contestant.settings, **environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         try:
-            yield Sandbox(server, process.pid, log, begun)
-        finally:
-            # SIGTERM ends Python at once, so an orderly exit adds no instructions to the count.
-            stop(process)
-
-
-class Sandbox:
-    """A running contestant. `start_ms` is the time until it asked for its first event."""
-
-    def __init__(self, server: socket.socket, process_id: int, log: Path, begun: float) -> None:
-        self._process_id, self._log = process_id, log
-        try:
+            server.settimeout(WAIT_SECONDS)
+            # The runtime sends all its requests over one connection.
             connection, _ = server.accept()
+            with connection:
+                connection.settimeout(WAIT_SECONDS)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                stream = connection.makefile("rwb")
+                running = Sandbox(contestant, process.pid, stream, log, valgrind)
+                running.receive("next")
+                yield running
         except TimeoutError:
-            raise ProcessFailed("The runtime did not start:", log.read_text()) from None
-        connection.settimeout(WAIT_SECONDS)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The runtime sends all its requests over this one connection.
-        with connection:
-            self._stream = connection.makefile("rwb")
-        self._receive("next")
-        self.start_ms = (time.perf_counter() - begun) * 1000
+            raise ProcessFailed(f"{contestant.name} does not answer:", log.read_text()) from None
+        finally:
+            # It leads a session of its own, with all that it started.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
-    def call(self, event: bytes) -> tuple[bytes, float]:
-        """Send one event. Return the answer and the milliseconds until it came. Raises ProcessFailed."""
-        begun = time.perf_counter()
-        head = _EVENT.format(length=len(event), deadline=round(time.time() * 1000) + 300_000)
-        self._send(head, event)
-        answer = self._receive("response")
-        milliseconds = (time.perf_counter() - begun) * 1000
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running contestant."""
+
+    contestant: Contestant
+    process_id: int
+    stream: BufferedRWPair
+    log: Path
+    valgrind: bool
+
+    def call(self, conversation_id: str) -> None:
+        """Make one call. Raises ProcessFailed unless the answer is right."""
+        event = json.dumps(self.contestant.event(conversation_id)).encode()
+        self._send(_EVENT.format(length=len(event), deadline=round(time.time() * 1000) + 300_000), event)
+        answer = self.receive("response")
+        if (b"null" if self.contestant.event is timeout_of else b'"statusCode": 200') not in answer:
+            raise ProcessFailed(f"{self.contestant.name} gave a wrong answer:", answer.decode())
         self._send("HTTP/1.1 202 Accepted\nContent-Length: 0\n\n")
-        self._receive("next")
-        return answer, milliseconds
+        self.receive("next")
 
-    def memory(self, kind: str) -> float:
-        """Resident memory in MiB: "VmRSS" is the current value, "VmHWM" the peak."""
-        status = Path(f"/proc/{self._process_id}/status").read_text()
-        return int(status.split(f"{kind}:")[1].split()[0]) / 1024
+    def memory(self) -> float:
+        """Resident memory in MiB."""
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
-    def processor_time(self) -> float:
-        """Milliseconds of processor time that the process has used."""
-        # Python lacks clock_getcpuclockid(3). This is its formula on Linux.
-        return time.clock_gettime(~self._process_id << 3 | 2) * 1000
+    def work(self) -> float:
+        """Millions of instructions since the start or, without Valgrind, milliseconds of processor time."""
+        if not self.valgrind:
+            # Python lacks clock_getcpuclockid(3). This is its formula on Linux.
+            return time.clock_gettime(~self.process_id << 3 | 2) * 1000
+        # Quicker than a dump: a slow one would let our connection to Tavus get too old for the next call.
+        command = ["/usr/bin/env", "vgdb", f"--pid={self.process_id}", "status", "internal"]
+        status = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        threads = re.findall(r"^events-\d+: (\d+)$", status, re.MULTILINE)
+        if not threads:
+            raise ProcessFailed("Valgrind reported no instructions:", status)
+        return sum(map(int, threads)) / 1e6
+
+    def receive(self, expected: str) -> bytes:
+        """Read one request. `expected` is the last part of its path: "next" or "response"."""
+        path = self.stream.readline().decode().partition(" HTTP/")[0]
+        body = self.stream.read(int(parse_headers(self.stream).get("Content-Length", 0)))
+        if not path.endswith(f"/{expected}"):
+            raise ProcessFailed(f"Expected {expected}, got {path}: {body.decode()}", self.log.read_text())
+        return body
 
     def _send(self, head: str, body: bytes = b"") -> None:
-        self._stream.write(head.replace("\n", "\r\n").encode() + body)
-        self._stream.flush()
-
-    def _receive(self, expected: str) -> bytes:
-        """Read one request. `expected` is the last part of its path: "next" or "response"."""
-        try:
-            path = self._stream.readline().decode().partition(" HTTP/")[0]
-            body = self._stream.read(int(parse_headers(self._stream).get("Content-Length", 0)))
-        except OSError as error:  # a timeout, or a contestant that died
-            path, body = str(error), b""
-        if not path.endswith(f"/{expected}"):
-            raise ProcessFailed(f"Expected {expected}, got {path}: {body.decode()}", self._log.read_text())
-        return body
+        self.stream.write(head.replace("\n", "\r\n").encode() + body)
+        self.stream.flush()

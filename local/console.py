@@ -28,7 +28,7 @@ def step(what: str) -> Iterator[None]:
     thread.start()
     try:
         yield
-    except BaseException:
+    except Exception:
         print(" failed")
         raise
     finally:

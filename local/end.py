@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -18,21 +18,6 @@ from local.process import ROOT
 from local.session import end_path
 
 TIMEOUT_SECONDS = 29
-
-
-@dataclass(frozen=True)
-class Context:
-    """The part of Lambda's context that the handler uses."""
-
-    function_name: str = "end-conversation"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:end-conversation"
-    aws_request_id: str = field(default_factory=lambda: str(uuid4()))
-    start: float = field(default_factory=time.monotonic)
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the invocation times out."""
-        return round(max(0.0, self.start + TIMEOUT_SECONDS - time.monotonic()) * 1000)
 
 
 def main() -> None:
@@ -59,11 +44,19 @@ def end(conversation: Conversation) -> Any:
     request = json.loads((ROOT / "events/function-url.json").read_text())
     path = end_path(conversation.deployment_id, conversation.conversation_id)
     request["rawPath"] = request["requestContext"]["http"]["path"] = path
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    context = SimpleNamespace(  # the part of Lambda's context that the handler uses
+        function_name="end-conversation",
+        memory_limit_in_mb=512,
+        invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:end-conversation",
+        aws_request_id=str(uuid4()),
+        get_remaining_time_in_millis=lambda: round(max(0.0, deadline - time.monotonic()) * 1000),
+    )
     print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
     with redirect_stdout(sys.stderr):  # separates the log from the answer
         from end_conversation.handler import handler  # noqa: PLC0415 - reads the variables set above
 
-        return handler(request, Context())
+        return handler(request, context)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs programs in a clean environment, and stops them by their process id."""
+"""Runs programs in a clean environment. They end when this process stops them, or dies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile, gettempdir
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +21,6 @@ ROOT = Path(__file__).parent.parent
 # Settings for clients of the local AWS, where these credentials are an administrator's.
 AWS_CLIENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 START_SECONDS = 30
-STOP_SECONDS = 5
 
 
 class ProcessFailed(Exception):
@@ -35,15 +37,23 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def interrupt_once() -> None:
-    """Let the first Ctrl-C or SIGTERM raise KeyboardInterrupt. Later ones are ignored, so that cleanup can finish."""
+    """Let the first SIGINT (Ctrl-C), SIGTERM or SIGHUP (a closed terminal) raise KeyboardInterrupt.
+
+    Later ones are ignored, so that cleanup can finish.
+    """
+    stopping = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        stopping.append(signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
-        for stopping in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(stopping, signal.SIG_IGN)
+        for number in stopping:
+            signal.signal(number, signal.SIG_IGN)
+        with suppress(OSError):  # the terminal may be gone
+            os.write(1, "\nStopping …\n".encode())
         raise KeyboardInterrupt
 
-    for stopping in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stopping, interrupt)
+    for number in stopping:
+        signal.signal(number, interrupt)
 
 
 def free_port() -> int:
@@ -53,65 +63,60 @@ def free_port() -> int:
         return port
 
 
-def run(command: Sequence[object], environment: Mapping[str, str]) -> None:
-    """Run a program in the project's folder until it ends. Raises ProcessFailed, with its output, if it fails."""
-    # In its own session, so that Ctrl-C reaches only this process, which then stops the program.
-    process = subprocess.Popen(
-        list(map(str, command)),
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate()
-    finally:
-        stop(process)
-    if process.returncode:
-        raise ProcessFailed(f"{Path(str(command[0])).name} {command[1]} failed:", output)
+@dataclass(frozen=True)
+class Program:
+    """A program that was started."""
+
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    def log(self) -> str:
+        """Return what it has written so far."""
+        file = self.output.fileno()
+        # Unlike a read, this leaves the position at which the program writes.
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
 
 @contextmanager
-def serving(
-    command: Sequence[object], environment: Mapping[str, str], folder: Path, log: Path, port: int
-) -> Iterator[None]:
-    """Run a server, with its output in the file `log`. Yields once it listens on `port` of 127.0.0.1."""
-    with log.open("wb") as output:
+def running(command: Sequence[object], environment: Mapping[str, str], folder: Path | None = None) -> Iterator[Program]:
+    """Run a program in `folder`, or in its own temporary folder. It is stopped at the end, with all that it started."""
+    # A session of its own, so that Ctrl-C reaches only this process.
+    with TemporaryFile() as output:
+        supervisor = [sys.executable, "-IS", ROOT / "local/supervisor.py", folder or "", *command]
         process = subprocess.Popen(
-            list(map(str, command)),
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+            list(map(str, supervisor)),
+            env={**environment, "TMPDIR": gettempdir()},
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
-    try:
-        _await_port(process, port, log)
-        yield
-    finally:
-        stop(process)
+        try:
+            yield Program(process, output)
+        finally:
+            if process.stdin:
+                process.stdin.close()  # which the supervisor waits for
+            process.wait()
 
 
-def stop(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """Stop a process that leads its own session, and everything that it started."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def run(command: Sequence[object], environment: Mapping[str, str]) -> None:
+    """Run a program in the project's folder until it ends. Raises ProcessFailed, with its output, if it fails."""
+    with running(command, environment, ROOT) as program:
+        if program.process.wait():
+            raise ProcessFailed(f"{Path(str(command[0])).name} {command[1]} failed:", program.log())
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.02)
-    raise ProcessFailed(f"Nothing listens on port {port}:", log.read_text(errors="replace"))
+@contextmanager
+def serving(
+    command: Sequence[object], environment: Mapping[str, str], port: int, folder: Path | None = None
+) -> Iterator[Program]:
+    """Run a server. Yields once it listens on `port` of 127.0.0.1. Raises ProcessFailed if it does not."""
+    with running(command, environment, folder) as program:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and program.process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.02)
+        else:
+            raise ProcessFailed(f"Nothing listens on port {port}:", program.log())
+        yield program

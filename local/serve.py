@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from local.process import AWS_CLIENT, ProcessFailed, interrupt_once
+from local.process import AWS_CLIENT
+from local.run import local_stack
 from local.session import DEPLOYMENT_ID, end_path, session_timeout, timeout_path
-from local.stack import deployed
 from local.subscriber import Subscriber
-from local.tavus import Tavus
 
 if TYPE_CHECKING:
     from local.stack import Stack
+    from local.tavus import Tavus
 
 
 def main() -> None:
-    """Serve until Ctrl-C or SIGTERM, and print each result that is published."""
-    interrupt_once()
-    try:
-        with Tavus() as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
-            subscriber = Subscriber(stack)
-            show_lines_to_try(stack, tavus)
-            while True:
-                for result in subscriber.receive(1):
-                    print(f"\nPublished: {json.dumps(result, indent=2)}")
-    except ProcessFailed as error:
-        sys.exit(f"\n{error}")
-    except KeyboardInterrupt:
-        print("\nStopped.")
+    """Serve until Ctrl-C, SIGTERM or the terminal's end, and print each result that is published."""
+    with local_stack() as (stack, tavus), suppress(KeyboardInterrupt):
+        subscriber = Subscriber(stack)
+        show_lines_to_try(stack, tavus)
+        while True:
+            for result in subscriber.receive(1):
+                print(f"\nPublished: {json.dumps(result, indent=2)}")
+    print("Stopped.")
 
 
 def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:

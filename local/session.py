@@ -13,7 +13,8 @@ from local.process import ROOT
 if TYPE_CHECKING:
     from local.stack import Stack
 
-DEPLOYMENT_ID: str = json.loads((ROOT / "events/session-timeout.json").read_text())["detail"]["deployment_id"]
+_SESSION_TIMEOUT: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
+DEPLOYMENT_ID: str = _SESSION_TIMEOUT["detail"]["deployment_id"]
 
 
 def end_path(deployment_id: str, conversation_id: str) -> str:
@@ -43,16 +44,13 @@ def request_for(conversation_id: str) -> dict[str, Any]:
 
 def timeout_of(conversation_id: str) -> dict[str, Any]:
     """Return the sample session timeout for this conversation. Its id depends only on the conversation."""
-    event: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
-    return event | {
-        "id": f"timeout-of-{conversation_id}",
-        "detail": event["detail"] | {"conversation_id": conversation_id},
-    }
+    detail = _SESSION_TIMEOUT["detail"] | {"conversation_id": conversation_id}
+    return _SESSION_TIMEOUT | {"id": f"timeout-of-{conversation_id}", "detail": detail}
 
 
 def session_timeout(deployment_id: str, conversation_id: str) -> dict[str, str]:
     """Return the sample session timeout for this conversation, as an entry of PutEvents."""
-    event = json.loads((ROOT / "events/session-timeout.json").read_text())
+    event = _SESSION_TIMEOUT
     detail = event["detail"] | {"deployment_id": deployment_id, "conversation_id": conversation_id}
     return {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(detail)}
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 
-from local.build import ARCHITECTURE, SAM, build
+from local.build import SAM, build
 from local.console import step
 from local.process import AWS_CLIENT, ROOT, clean_environment, free_port, run, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-_MINISTACK_PYTHON = ROOT / ".venv-ministack/bin/python"
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,8 @@ class Stack:
 def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str) -> Iterator[Stack]:
     """Deploy the stack to a new local AWS. It calls the Tavus at `tavus_api_url`. Raises ProcessFailed."""
     build()
-    with TemporaryDirectory(prefix="end-conversation-") as scratch, _aws(Path(scratch)) as endpoint_url:
-        parameters |= {
-            "AllowedDeploymentIds": allowed_deployment_ids,
-            "HttpAuth": "NONE",
-            "TavusApiUrl": tavus_api_url,
-        }
+    parameters |= {"AllowedDeploymentIds": allowed_deployment_ids, "HttpAuth": "NONE", "TavusApiUrl": tavus_api_url}
+    with _aws() as endpoint_url:
         with step("Deploying the template with sam deploy"):
             stack = deploy(endpoint_url, "end-conversation", parameters)
         # Retry within seconds instead of minutes.
@@ -59,7 +52,7 @@ def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template
 
     `template` names its own code. Without it, the functions are built.
     """
-    overrides = [f"{key}={value}" for key, value in ({"Architecture": ARCHITECTURE} | dict(parameters)).items()]
+    overrides = [f"{key}={value}" for key, value in parameters.items()]
     options = ["--stack-name", name, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
     options += ["--no-confirm-changeset", "--no-fail-on-empty-changeset"]
     _sam("deploy", endpoint_url, "--template-file", template or build(), *options, "--parameter-overrides", *overrides)
@@ -99,28 +92,22 @@ def delete(endpoint_url: str, name: str) -> None:
 
 
 @contextmanager
-def _aws(scratch: Path) -> Iterator[str]:
+def _aws() -> Iterator[str]:
     port = free_port()
     environment = clean_environment(
         AUTH="true",
         BIND_HOST="127.0.0.1",
         GATEWAY_PORT=str(port),
-        HOME=str(scratch),
         IOT_MTLS_ENABLED="0",
         LAMBDA_ASYNC_RETRY_BASE_SECONDS="0.1",  # a minute on AWS
-        TMPDIR=str(scratch),
     )
-    command = [_MINISTACK_PYTHON, "-m", "ministack"]
-    with serving(command, environment, scratch, scratch / "ministack.log", port):
+    with serving([ROOT / ".venv-ministack/bin/python", "-m", "ministack"], environment, port):
         yield f"http://127.0.0.1:{port}"
 
 
 def _sam(command: str, endpoint_url: str, *options: object) -> None:
-    with TemporaryDirectory() as home:
-        environment = clean_environment(
-            **AWS_CLIENT, AWS_ENDPOINT_URL=endpoint_url, HOME=home, SAM_CLI_POLL_DELAY="0.5", SAM_CLI_TELEMETRY="0"
-        )
-        run([SAM, command, *options], environment)
+    settings = {"AWS_ENDPOINT_URL": endpoint_url, "SAM_CLI_POLL_DELAY": "0.5", "SAM_CLI_TELEMETRY": "0"}
+    run([SAM, command, *options], clean_environment(**AWS_CLIENT, **settings))
 
 
 def _client(endpoint_url: str, service: str) -> Any:

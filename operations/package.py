@@ -1,77 +1,90 @@
-"""Makes the code of one function, in the folder that `sam build` names.
+"""Makes the code of the functions, which is the same for all three, and for both processors.
 
 It holds the packages that requirements.txt pins, without unused data; our own package; the CA certificates to trust;
-and byte code.
-The Makefile's build-% runs this for each function.
+and byte code. `sam build` runs this for each function, through the Makefile's build-%: the first makes the code, the
+others copy it.
 """
 
 from __future__ import annotations
 
-import argparse
+import fcntl
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from operations.roots import split_roots
-from operations.samconfig import saved_architecture
 from operations.trim import trim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 UV = ROOT / ".venv-uv/bin/uv"
+LICENCE, REQUIREMENTS = ROOT / "LICENSE", ROOT / "requirements.txt"
+PLATFORM = "x86_64-manylinux_2_34"  # whose wheels are taken on every machine, so that each builds the same
 CODE_ON_LAMBDA = "/var/task"  # what byte code names, so that it is the same wherever it was built
-# The newest wheels that glibc 2.34 runs, which the runtime's Amazon Linux 2023 has.
-PLATFORMS = {"arm64": "aarch64-manylinux_2_34", "x86_64": "x86_64-manylinux_2_34"}
+_CACHE = ROOT / ".aws-sam/package"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Fill a folder, or check it. Exits 0 on success."""
-    parser = argparse.ArgumentParser(prog="package", description="Make the code of a function.")
-    parser.add_argument("folder", type=Path, help="where to put it")
-    parser.add_argument("--architecture", choices=PLATFORMS, help="the processor (as in samconfig.toml, or arm64)")
-    parser.add_argument("--check", action="store_true", help="only check that it was made for that processor")
-    options = parser.parse_args(arguments)
-    architecture = options.architecture or saved_architecture()
-    if options.check:
-        if not made_for(options.folder, architecture):
-            sys.exit(
-                f"The stack's Architecture is {architecture}, but its code was built for another processor: it "
-                "runs, but starts slower. Run make deploy again, without ARCHITECTURE."
-            )
-        return
+def main() -> None:
+    """Fill the folder that the first argument names."""
     try:
-        package(options.folder, ROOT / "requirements.txt", architecture)
+        with packaged() as code:
+            shutil.copytree(code, sys.argv[1], dirs_exist_ok=True)
     except subprocess.CalledProcessError as error:
         sys.exit(f"Not built: {Path(error.cmd[0]).name} failed. See its output above.")
 
 
-def made_for(folder: Path, architecture: str) -> bool:
-    """Whether the compiled extensions in a folder are for this processor."""
-    processor = PLATFORMS[architecture].partition("-")[0]
-    return all(processor in path.name for path in folder.rglob("*.so"))
+@contextmanager
+def packaged() -> Iterator[Path]:
+    """Yield the functions' code, made anew if its inputs have changed. Other builds wait. Raises CalledProcessError."""
+    code, stamp = _CACHE / "code", _CACHE / "built-from"
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        digest = digest_of_inputs()
+        if not code.exists() or not stamp.exists() or stamp.read_text() != digest:
+            stamp.unlink(missing_ok=True)
+            shutil.rmtree(code, ignore_errors=True)
+            package(code)
+            stamp.write_text(digest)
+        yield code
 
 
-def package(folder: Path, requirements: Path, architecture: str) -> None:
-    """Fill an empty folder. Raises CalledProcessError if a package can't be downloaded or code does not compile."""
-    install(folder, requirements, architecture)
+def digest_of_inputs() -> str:
+    """A hash of everything that the functions' code depends on."""
+    digest = hashlib.sha256(sys.version.encode())
+    sources = [path for name in ("src", "operations") for path in (ROOT / name).rglob("*") if path.is_file()]
+    for path in [LICENCE, REQUIREMENTS, *sorted(sources)]:
+        if path.suffix != ".pyc":
+            digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def package(folder: Path) -> None:
+    """Fill a new folder. Raises CalledProcessError if a package can't be downloaded or code does not compile."""
+    install(folder, REQUIREMENTS, "--python-platform", PLATFORM)
     trim(folder)
-    shutil.copytree(
-        ROOT / "src/end_conversation", folder / "end_conversation", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    ours = folder / "end_conversation"
+    shutil.copytree(ROOT / "src/end_conversation", ours, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(LICENCE, ours)
     split_roots(folder)
     add_byte_code(folder)
 
 
-def install(folder: Path, requirements: Path, architecture: str) -> None:
-    """Install what a file pins, for the given processor. Raises CalledProcessError."""
+def install(folder: Path, requirements: Path, *options: str) -> None:
+    """Install what a file pins, by its hashes. Raises CalledProcessError."""
     # Copies, not links into uv's cache: what is trimmed here must stay whole there.
-    options = ["--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy"]
-    options += ["--no-compile-bytecode", "--python-version", "3.13", "--python-platform", PLATFORMS[architecture]]
-    subprocess.run([UV, "pip", "install", *options, "--target", folder, "--requirement", requirements], check=True)
+    options += ("--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy")
+    options += ("--no-compile-bytecode", "--python-version", "3.13")
+    options += ("--target", str(folder), "--requirement", str(requirements))
+    # Outside of this project, whose exclude-newer refuses every package of an index that has no upload dates.
+    subprocess.run([UV, "pip", "install", *options], cwd="/", env=os.environ | {"UV_SYSTEM_CERTS": "1"}, check=True)
     # Commands are never run on Lambda, and name the interpreter of the machine that built them.
     shutil.rmtree(folder / "bin", ignore_errors=True)
     for record in folder.glob("*.dist-info/RECORD"):

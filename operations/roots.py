@@ -23,16 +23,12 @@ def split_roots(tree: Path) -> None:
 def add_roots(folder: Path, bundle: str) -> None:
     """Write each CA certificate of a PEM bundle to a file of its own, named as OpenSSL looks it up."""
     folder.mkdir(exist_ok=True)
+    command = ["openssl", "x509", "-noout", "-subject_hash"]
     for certificate in _CERTIFICATE.findall(bundle):
-        name = _subject_hash(certificate)
+        try:
+            done = subprocess.run(command, input=certificate, stdout=subprocess.PIPE, text=True, check=True)
+        except FileNotFoundError:
+            sys.exit("Not built: the build needs the openssl command. Install OpenSSL.")
+        name = done.stdout.strip()
         number = len(list(folder.glob(f"{name}.*")))  # other certificates whose subjects have the same hash
         (folder / f"{name}.{number}").write_text(f"{certificate}\n")
-
-
-def _subject_hash(certificate: str) -> str:
-    command = ["openssl", "x509", "-noout", "-subject_hash"]
-    try:
-        done = subprocess.run(command, input=certificate, stdout=subprocess.PIPE, text=True, check=True)
-    except FileNotFoundError:
-        sys.exit("Not built: the build needs the openssl command. Install OpenSSL.")
-    return done.stdout.strip()

@@ -1,16 +1,18 @@
-"""Checks that requests reach the function of a deployed stack, by a request for a deployment that is not allowed.
+"""Checks that requests reach the functions of a deployed stack, by asking for a deployment that is not allowed.
 
-boto3's own settings choose the account and the region: AWS_PROFILE, AWS_DEFAULT_REGION and so on. With HttpAuth IAM the
-request is signed, and with JWT it carries the token in TOKEN. Nothing is ended. The check cannot work if
-AllowedDeploymentIds is *.
-Exits 0 if the function rejects the deployment, 1 at any other answer, 2 if there is no answer.
+The stack and its region are those that `sam deploy --guided` saved, unless --stack or AWS_REGION name others. boto3's
+own settings choose the account. With HttpAuth IAM the requests are signed, and with JWT they carry the token in TOKEN.
+Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
+Exits 0 if each route's function rejects the deployment, 1 at any other answer, 2 if there is no answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import tomllib
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -19,70 +21,60 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from operations.samconfig import saved_region
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mypy_boto3_cloudformation import CloudFormationClient
-
-ROUTE = ("POST", "/v2/deployments/smoke-test/conversations/smoke-test/end")
+SAMCONFIG = Path(__file__).parent.parent / "samconfig.toml"
+_CONVERSATION = "/v2/deployments/smoke-test/conversations/smoke-test"
+ROUTES = (("POST", f"{_CONVERSATION}/end"), ("PUT", f"{_CONVERSATION}/timeout"))
 TIMEOUT_SECONDS = 40
 
 # The likely cause of any other answer.
 HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "API Gateway found no valid token: set TOKEN to a token of the stack's JwtIssuer.",
-    HTTPStatus.FORBIDDEN: "API Gateway refused the caller: see the stack's output EndRouteArn.",
+    HTTPStatus.FORBIDDEN: "API Gateway refused the caller: see the stack's outputs EndRouteArn and TimeoutRouteArn.",
     HTTPStatus.TOO_MANY_REQUESTS: "API Gateway throttled the request: see ThrottleRate and ThrottleBurst.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see HttpLogGroupName, or else AccessLogGroupName.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The function failed: see its log group, or else AccessLogGroupName.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Lambda is at its limit: see the function's concurrency.",
 }
 OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Send one request, and exit as the module docstring says."""
+    """Send one request to each route, and exit as the module docstring says."""
+    saved = read_samconfig(SAMCONFIG)
     parser = argparse.ArgumentParser(prog="smoke", description="Check that requests reach a deployed stack.")
-    parser.add_argument("--stack", default="end-conversation", metavar="NAME", help="the stack (%(default)s)")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--stack", default=saved.get("stack_name", "end-conversation"), help="its name (%(default)s)")
+    stack = parser.parse_args(arguments).stack
     try:
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or saved_region()
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or saved.get("region")
         aws = boto3.Session(region_name=region)
-        api_url, http_auth = find_api(aws.client("cloudformation"), options.stack)
-        answer = ask(api_url, http_auth, aws, os.environ.get("TOKEN"))
-    except MissingOutput as error:
-        parser.exit(2, f"{error}\n")
-    except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
-        parser.exit(2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE and AWS_DEFAULT_REGION.\n")
-    print(f"{answer.status} {answer.data.decode(errors='replace')}")
-    if refused(answer):
-        print("Requests reach the function. Nothing was ended.")
-        return
-    parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
-
-
-class MissingOutput(Exception):
-    """The stack lacks an output, so it was not created from our template."""
-
-
-def find_api(cloudformation: CloudFormationClient, stack: str) -> tuple[str, str]:
-    """Return the ApiUrl and the HttpAuth of a stack. Raises MissingOutput, or ClientError if there is no stack."""
-    found = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
-    try:
-        return outputs["ApiUrl"], outputs["HttpAuth"]
+        found = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
+        for route in ROUTES:  # a stack that does not refuse an end is not asked for a limit
+            answer = ask(outputs["ApiUrl"], outputs["HttpAuth"], aws, os.environ.get("TOKEN"), route)
+            print(f"{route[0]}: {answer.status} {answer.data.decode(errors='replace')}")
+            if not refused(answer):
+                parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
     except KeyError as error:
-        raise MissingOutput(
-            f"Stack {stack} has no output {error.args[0]}. Name a stack that template.yaml created."
-        ) from None
+        parser.exit(2, f"Stack {stack} has no output {error}. Name a stack that template.yaml created.\n")
+    except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
+        parser.exit(2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE and AWS_REGION.\n")
+    print("Requests reach the functions. Nothing was ended, and no limit was set.")
+
+
+def read_samconfig(path: Path) -> dict[str, str]:
+    """What sam saved for `sam deploy`, such as stack_name and region. Empty if there is nothing of the kind."""
+    try:
+        commands = tomllib.loads(path.read_text())["default"]
+        sections = [commands.get(name, {}).get("parameters", {}) for name in ("global", "deploy")]
+        return {**sections[0], **sections[1]}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
 
 
 def ask(
-    api_url: str,
-    http_auth: str,
-    session: boto3.Session,
-    token: str | None = None,
-    route: tuple[str, str] = ROUTE,
+    api_url: str, http_auth: str, session: boto3.Session, token: str | None, route: tuple[str, str]
 ) -> urllib3.BaseHTTPResponse:
     """Send a request to this method and path, as HttpAuth demands. Raises HTTPError or NoCredentialsError."""
     method, url = route[0], api_url + route[1]

@@ -1,4 +1,4 @@
-"""Removes the data of boto3, botocore and dateutil that the functions never use, and the documentation in models.
+"""Removes what the functions never use: data of boto3, botocore and dateutil, and the one compiled extension.
 
 A client reads its service's model, its endpoint rules and the partitions when it is made, which is at cold start.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +27,15 @@ TIME_ZONES = "dateutil/zoneinfo/dateutil-zoneinfo.tar.gz"  # botocore uses UTC a
 
 
 def trim(tree: Path) -> None:
-    """Cut the data down to what is used. Raises FileNotFoundError if its layout has changed.
+    """Cut the data down to what is used.
 
-    Raises KeyError if a service lacks an operation.
+    Raises FileNotFoundError if its layout has changed, and KeyError if a service lacks an operation.
     """
     shutil.rmtree(tree / "boto3/data")  # what boto3's resources are made of
     (tree / TIME_ZONES).unlink()
+    # wrapt has the same in Python, and so the code runs on both of Lambda's processors.
+    for extension in tree.glob("wrapt/*.so"):
+        extension.unlink()
     data = tree / "botocore/data"
     kept: dict[Path, dict[str, Any]] = {}
     for service, (version, operations) in SERVICES.items():
@@ -49,11 +51,6 @@ def trim(tree: Path) -> None:
     for path, content in kept.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, separators=(",", ":")))
-    # The digests of thousands of files that are gone would be a fiftieth of the upload.
-    used = re.compile(rf"(?!boto3/data/|botocore/data/(?!({'|'.join(SERVICES)})/|[^/]+,))")
-    for record in tree.glob("boto*.dist-info/RECORD"):
-        lines = record.read_text().splitlines(keepends=True)
-        record.write_text("".join(filter(used.match, lines)))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -69,23 +66,21 @@ def _without_prose(value: dict[str, Any]) -> dict[str, Any]:
 def _with_only(model: dict[str, Any], operations: set[str]) -> dict[str, Any]:
     """Return a service model with these operations and the shapes that they reach."""
     kept = {name: model["operations"][name] for name in sorted(operations)}
-    reached: set[str] = set()
+    shapes: dict[str, Any] = {}
     found = set(_shapes_in(kept))
     while found:
-        reached |= found
-        found = {inner for name in found for inner in _shapes_in(model["shapes"][name])} - reached
-    shapes = {name: shape for name, shape in model["shapes"].items() if name in reached}
+        shapes |= {name: model["shapes"][name] for name in sorted(found)}
+        found = set(_shapes_in(shapes)) - shapes.keys()
     return model | {"operations": kept, "shapes": shapes}
 
 
 def _shapes_in(value: Any) -> Iterator[str]:
     """The names of the shapes that a part of a model refers to."""
-    match value:
-        case {"shape": str(name)}:
-            yield name
-        case dict():
-            for inner in value.values():
-                yield from _shapes_in(inner)
-        case list():
-            for inner in value:
-                yield from _shapes_in(inner)
+    if isinstance(value, list):
+        for inner in value:
+            yield from _shapes_in(inner)
+    elif isinstance(value, dict):
+        if isinstance(value.get("shape"), str):
+            yield value["shape"]
+        for inner in value.values():
+            yield from _shapes_in(inner)

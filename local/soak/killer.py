@@ -59,7 +59,8 @@ def _busy_sandboxes() -> Iterator[tuple[psutil.Process, set[int]]]:
 
     One without connections is still starting. When that fails, ministack kills all others too, which Lambda does not.
     """
-    (local_aws,) = psutil.Process().children()  # the soak test keeps no other process running
+    (supervisor,) = psutil.Process().children()  # the soak test keeps no other process running
+    (local_aws,) = supervisor.children()
     for sandbox in local_aws.children():
         with suppress(psutil.Error):
             if ports := {connection.laddr[1] for connection in sandbox.net_connections("tcp4")}:

@@ -103,7 +103,7 @@ class Telemetry:
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Log and count the result of an invocation."""
-        fields = {
+        fields = _fields(conversation, deadline) | {
             "reason": result.reason,
             "attempts": result.attempts,
             "tavus_status_code": result.tavus_status_code,
@@ -113,7 +113,6 @@ class Telemetry:
         if result.tavus_status_code in (401, 403):
             fields["hint"] = _ORIGIN_HINT
         logs = {Status.UNAVAILABLE: self._logger.error, Status.REJECTED: self._logger.warning}
-        fields |= _fields(conversation, deadline)
         self._report(
             logs.get(result.status, self._logger.info), f"conversation {result.status}", result.status, trigger, fields
         )
@@ -152,7 +151,7 @@ class Telemetry:
     ) -> None:
         """Write one log line, and count `status`. A status of an invocation has a trigger."""
         if trigger is not None:
-            fields |= {"trigger": trigger, "status": status}
+            fields = {"trigger": trigger, "status": status} | fields
         with _never_raising():
             log(message, extra=fields)
         with _never_raising():

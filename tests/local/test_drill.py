@@ -94,7 +94,7 @@ def test_drill_a_producer_sends_a_bad_event_and_is_corrected(stack: Stack, tavus
     assert sum(values(new_lines(), "invalid")) >= alarm["Threshold"]
     # The log: it was invalid. Lambda's own line, or the record in the failed queue, says what is missing.
     lines = new_lines()
-    line = logged(lines)[0]
+    line = next(line for line in logged(lines) if line.get("status") == "invalid")
     assert (line["level"], line["status"], line["reason"]) == ("WARNING", "invalid", "invalid_event")
     assert any("detail must have a deployment_id and a conversation_id" in text for text in lines)
     assert conversation_id not in "".join(lines)

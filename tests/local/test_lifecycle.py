@@ -1,14 +1,19 @@
-"""The life of a stack: deploy, change HttpAuth, switch on every option, delete."""
+"""The life of a stack: deploy, change HttpAuth, switch on every option, delete. And the end of a local run."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
@@ -19,11 +24,11 @@ from operations import smoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from local.stack import Stack
 
 NAME = "lifecycle"
-ROUTES = [smoke.ROUTE, ("PUT", smoke.ROUTE[1].replace("/end", "/timeout"))]
 PASSED = "passed to the function"
 ORIGIN = "https://www.example.com"
 TOPIC = "arn:aws:sns:us-east-1:111122223333:on-call"
@@ -86,7 +91,7 @@ def pool(stack: Stack) -> Pool:
 
 def ask(stack: Stack, http_auth: str, token: str | None = None) -> str | int:
     """Send a request to both routes as this HttpAuth demands. Returns PASSED, or the status of API Gateway."""
-    answers = [smoke.ask(stack.api_url, http_auth, boto3.Session(), token, route) for route in ROUTES]
+    answers = [smoke.ask(stack.api_url, http_auth, boto3.Session(), token, route) for route in smoke.ROUTES]
     end, timeout = [PASSED if smoke.refused(answer) else answer.status for answer in answers]
     assert end == timeout
     return end
@@ -115,12 +120,23 @@ def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_smoke_passes_on_a_stack_that_works(
     deploy_with: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make smoke` finds the API by the name of the stack, signs, and accepts the function's own rejection."""
+    """`make smoke` finds the API by the name of the stack, signs, and accepts each function's own rejection."""
     if not exists(stack):
         deploy_with()
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
     smoke.main(["--stack", NAME])
-    assert capsys.readouterr().out.startswith('403 {"type": "about:blank"')
+    out = capsys.readouterr().out
+    assert out.count("403 {") == out.count('"reason": "deployment_not_allowed"') == len(smoke.ROUTES)
+
+
+@pytest.mark.parametrize("text", ["", "[default]", "default = 1", "[default.deploy]\nparameters = 1", "junk"])
+def test_smoke_reads_any_samconfig(text: str, tmp_path: Path) -> None:
+    """What is missing or odd counts as not saved."""
+    file = tmp_path / "samconfig.toml"
+    file.write_text(text)
+    assert smoke.read_samconfig(file) == {}
+    file.write_text('[default.deploy.parameters]\nstack_name = "mine"')
+    assert smoke.read_samconfig(file) == {"stack_name": "mine"}
 
 
 def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,3 +249,47 @@ def test_jwt_without_issuer_or_audience_is_not_deployed(stack: Stack, given: dic
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         )
+
+
+# A server with a process of its own, such as ministack with its Lambda workers. It leaves a file.
+SERVER = """
+import socket, subprocess, sys, tempfile
+tempfile.mkstemp()
+subprocess.Popen(["sleep", "60"])
+socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()
+"""
+LOCAL_RUN = f"""
+import signal, sys
+from local.process import clean_environment, free_port, interrupt_once, serving
+interrupt_once()
+port = free_port()
+with serving([sys.executable, "-c", {SERVER!r}, port], clean_environment(), port):
+    print("ready", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_local_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """However it ends, so do the programs that it started, and the temporary folder is empty."""
+    with subprocess.Popen(  # noqa: S603 - our own text
+        [sys.executable, "-c", LOCAL_RUN],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as run:
+        assert run.stdout
+        assert run.stdout.readline() == "ready\n"
+        programs = psutil.Process(run.pid).children(recursive=True)
+        assert len(programs) == 3  # the supervisor, the server and its own process
+        assert list(tmp_path.iterdir())
+
+        run.send_signal(number)
+
+        assert ("Stopping" in run.stdout.read()) == (number != signal.SIGKILL)
+    _, left = psutil.wait_procs(programs, timeout=10)
+    # Without an init process, a container keeps zombies.
+    assert all(program.status() == psutil.STATUS_ZOMBIE for program in left)
+    assert not list(tmp_path.iterdir())

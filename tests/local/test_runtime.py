@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.build import build
+from local.process import ROOT
 from local.runtime import sandbox
 from local.session import DEPLOYMENT_ID, end_path, logged, request_for, timeout_of
 from local.subscriber import Subscriber
+from tests.local.traced import TRACE_ID
 from tests.unit.fault_server import FaultServer, answer, drip, endlessly, hang
 
 if TYPE_CHECKING:
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from tests.unit.fault_server import Reply
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Lambda's runtime and its emulator are Linux programs")
-
-TRACE_ID = "1-6b034d08-c8f4af6151bd0505b5d504cc"
-TRACE_HEADER = f"Root={TRACE_ID};Parent=53995c3f42cd8ad8;Sampled=1"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,6 +128,14 @@ def daemon() -> Iterator[socket.socket]:
         yield listening
 
 
+def traced_to(daemon: socket.socket) -> dict[str, str]:
+    """Return the settings of a sandbox that runs traced.py and sends to this daemon."""
+    return {
+        "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
+        "PYTHONPATH": str(ROOT / "tests/local"),
+    }
+
+
 def subsegment(daemon: socket.socket) -> dict[str, Any]:
     """Return the next subsegment that was sent."""
     _, document = daemon.recv(65536).decode().split("\n", 1)
@@ -138,9 +145,8 @@ def subsegment(daemon: socket.socket) -> dict[str, Any]:
 
 def test_the_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) -> None:
     """A sampled call has a remote subsegment with Tavus' status code and the number of attempts."""
-    address = f"127.0.0.1:{daemon.getsockname()[1]}"
-    settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": tavus.url, "AWS_XRAY_DAEMON_ADDRESS": address}
-    with sandbox("HttpFunction", 29, TRACE_HEADER, **settings) as running:
+    settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": tavus.url}
+    with sandbox("HttpFunction", 29, "traced.handler", **settings, **traced_to(daemon)) as running:
         running.invoke(request_for(tavus.start(DEPLOYMENT_ID)))
         call = subsegment(daemon)
     assert (call["trace_id"], call["name"], call["namespace"]) == (TRACE_ID, "Tavus", "remote")
@@ -150,10 +156,10 @@ def test_the_trace_shows_the_call_to_tavus(daemon: socket.socket, tavus: Tavus) 
 
 def test_the_trace_of_a_failure_quotes_nothing(daemon: socket.socket, stack: Stack, tavus: Tavus) -> None:
     """It marks the fault, and has nothing that Tavus sent."""
-    settings = event_settings(stack, tavus) | {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}"}
+    settings = event_settings(stack, tavus) | traced_to(daemon)
     tavus.down = True
     try:
-        with sandbox("EventFunction", 60, TRACE_HEADER, **settings) as running:
+        with sandbox("EventFunction", 60, "traced.handler", **settings) as running:
             assert running.invoke(timeout_of("cdown"))["errorType"] == "TavusUnavailable"
             call = subsegment(daemon)
     finally:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import trustme
-
-# jsonschema imports it where it is installed, and it compiles a grammar for seconds. None of our schemas has an IRI.
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
-"""Fakes for Lambda's context, settings, time, telemetry, the record and AWS."""
+"""Fakes for Lambda's context, events, settings, time, telemetry, the record and AWS."""
 
 from __future__ import annotations
 
+import json
 import ssl
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -31,6 +33,12 @@ TIMER_SETTINGS = {
 }
 
 TRUSTS_NOBODY = Trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
+def sample(name: str, **changes: Any) -> Any:
+    """Return a sample of events/, with some members changed."""
+    event = json.loads((Path(__file__).parents[2] / "events" / f"{name}.json").read_text())
+    return event | changes if changes else event
 
 
 class Context(LambdaContext):

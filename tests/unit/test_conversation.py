@@ -1,8 +1,10 @@
 """The ids of a conversation: which are valid, and what an error says about the others."""
 
+import string
+
 import pytest
 
-from end_conversation.conversation import Conversation
+from end_conversation.conversation import Conversation, is_id
 from end_conversation.errors import InvalidId
 
 
@@ -11,6 +13,14 @@ def test_letters_digits_hyphens_and_underscores_make_an_id(valid: str) -> None:
     conversation = Conversation(valid, valid)
 
     assert (conversation.deployment_id, conversation.conversation_id) == (valid, valid)
+
+
+def test_no_other_character_is_allowed() -> None:
+    """Neither first nor later, as far as Latin-1."""
+    characters = [chr(number) for number in range(256)]
+    letters_and_digits = string.ascii_letters + string.digits
+    assert {character for character in characters if is_id(character)} == {*letters_and_digits}
+    assert {character for character in characters if is_id(f"a{character}")} == {*letters_and_digits, "-", "_"}
 
 
 @pytest.mark.parametrize(

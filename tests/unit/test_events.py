@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Container
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +13,9 @@ from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
 from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from end_conversation.events import EXIT_SECONDS, RESERVE_SECONDS, EventDoor
-from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+from tests.unit.fakes import Context, FakeClock, FakeTelemetry, sample
 
-EVENTS = Path(__file__).parents[2] / "events"
-SCHEMA = json.loads((EVENTS / "conversation-end-result.schema.json").read_text())
+SCHEMA = sample("conversation-end-result.schema")
 DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
 ALLOWED = {"d1", "d1234567890abcdef"}
 ENDED = Result(Status.ENDED, None, DECIDED_AT, 1, 200, "9a1e")
@@ -57,22 +55,20 @@ class Door:
         self.published.append(event["detail"])
 
 
-def session_timeout(**changes: Any) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((EVENTS / "session-timeout.json").read_text())
-    return event | changes
+def session_timeout(**changes: Any) -> Any:
+    return sample("session-timeout", **changes)
 
 
 def message(body: str) -> dict[str, Any]:
     """Return an SQS event with one message of the retry queue."""
-    event: dict[str, Any] = json.loads((EVENTS / "retry.json").read_text())
+    event: dict[str, Any] = sample("retry")
     event["Records"][0]["body"] = body
     return event
 
 
 def record_of(event: Any) -> dict[str, Any]:
     """Return Lambda's record of failed asynchronous invocations with this event."""
-    [sample] = json.loads((EVENTS / "retry.json").read_text())["Records"]
-    record: dict[str, Any] = json.loads(sample["body"])
+    record: dict[str, Any] = json.loads(sample("retry")["Records"][0]["body"])
     return record | {"requestPayload": event}
 
 

@@ -1,13 +1,9 @@
-"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place.
-
-test_properties.py does the same with random values.
-"""
+"""Malformed and malicious ids: none reaches Tavus or Scheduler, through any trigger or in either place."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,13 +11,11 @@ from moto import mock_aws
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import InvalidEvent
-from tests.unit.fakes import TIMER_SETTINGS, Context
+from tests.unit.fakes import TIMER_SETTINGS, Context, sample
 from tests.unit.fault_server import FaultServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-EVENTS = Path(__file__).parents[2] / "events"
 
 type Ids = dict[str, Any]
 type Handler = Callable[[Any, Any], Any]
@@ -66,11 +60,6 @@ HOSTILE = HOSTILE_TEXTS | {
     "empty list": [],
     "dict": {"a": "b"},
 }
-
-
-def sample(name: str, **changes: Any) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
-    return event | changes
 
 
 def path(ids: Ids, operation: str = "end") -> str:

@@ -4,7 +4,6 @@ test_contract.py compares whole answers with openapi.yaml.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ import pytest
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
 from end_conversation.http import EndNow, HttpDoor
-from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+from tests.unit.fakes import Context, FakeClock, FakeTelemetry, sample
 
-EVENTS = Path(__file__).parents[2] / "events"
 PATH = "/v2/deployments/d1/conversations/c1/end"
 NOW = FakeClock().now()
 ENDED = Result(Status.ENDED, None, NOW, 1, 200)
@@ -54,7 +52,7 @@ def test_each_sample_request_ends_its_conversation(name: str) -> None:
     """One of the samples has a body, which is ignored."""
     door = Door()
 
-    answer = door(json.loads((EVENTS / f"{name}.json").read_text()))
+    answer = door(sample(name))
 
     assert door.ended == [Conversation("d1234567890abcdef", "c123456")]
     assert door.telemetry.results == [("http", ENDED)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -351,25 +350,6 @@ def test_every_request_is_answered(handlers: dict[str, Handler], event: dict[str
 
 
 @properties
-@given(queries, st.booleans())
-def test_a_query_sets_a_limit_or_is_invalid(handlers: dict[str, Handler], query: Any, lists_values: bool) -> None:
-    """Without `seconds`, or with a plain whole number of 60 or more, there is a limit. A REST API lists all values."""
-    kind = "multiValueQueryStringParameters" if lists_values else "queryStringParameters"
-    request = http_request(("PUT", "/timeout"), {"deployment_id": "d1", "conversation_id": "c1"}, None)
-
-    response = handlers[""](request | {kind: query}, Context())
-
-    texts = ["3600"]
-    if isinstance(query, dict) and "seconds" in query:
-        texts = query["seconds"] if lists_values else [query["seconds"]]
-    match texts:
-        case [str(text)] if re.fullmatch("[6-9][0-9]|[1-9][0-9]{2,}", text):
-            assert response["statusCode"] == 200
-        case _:
-            assert (response["statusCode"], json.loads(response["body"])["reason"]) == (400, "invalid_seconds")
-
-
-@properties
 @given(events, st.sampled_from(["", "default", "missing"]), times)
 def test_an_event_raises_only_what_is_named(
     handlers: dict[str, Handler], event: dict[str, Any], bus: str, remaining_ms: int
@@ -383,26 +363,3 @@ def test_an_event_raises_only_what_is_named(
 
     assert (raised is UnsupportedEvent) == (bus == "")
     assert raised is not None or bus == "default"
-
-
-@properties
-@given(values | ids, values | ids, st.sampled_from(["parameters", "path", "event"]))
-def test_tavus_is_called_for_valid_ids_only(
-    handlers: dict[str, Handler], server: FaultServer, deployment_id: Any, conversation_id: Any, place: str
-) -> None:
-    """Tavus is called once if both ids are valid, and then about this conversation; otherwise not at all."""
-    named = {"deployment_id": deployment_id, "conversation_id": conversation_id}
-    path = f"/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
-    request = {"requestContext": {"http": {"method": "POST"}}}
-    event = {
-        "parameters": request | {"pathParameters": named, "rawPath": "/prod/end"},
-        "path": request | {"rawPath": path},
-        "event": {"detail-type": "Session Timeout", "detail": named},
-    }[place]
-    server.requests.clear()
-    with suppress(InvalidEvent, TavusUnavailable):
-        handlers["default"](event, Context())
-
-    shown = [str(id_) if place == "path" else id_ for id_ in named.values()]
-    right = all(isinstance(id_, str) and ID.fullmatch(id_) for id_ in shown)
-    assert [request.path for request in server.requests] == ([path] if right else [])

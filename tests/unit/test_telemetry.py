@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, create_autospec
 from uuid import uuid4
@@ -21,9 +20,8 @@ from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
 from end_conversation.telemetry import Telemetry
 from tests.unit.cold_start import cold_start
-from tests.unit.fakes import Context, FakeClock
+from tests.unit.fakes import Context, FakeClock, sample
 
-REQUEST = json.loads((Path(__file__).parents[2] / "events" / "http-api.json").read_text())
 CONVERSATION = Conversation("d1", "c1")
 CLOCK = FakeClock()
 NOW = CLOCK.now()
@@ -366,7 +364,7 @@ def start(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setenv(name, value)
         # Powertools keeps one logger per service.
         handler = bootstrap(environ | {"ALLOWED_DEPLOYMENT_IDS": "d1", "POWERTOOLS_SERVICE_NAME": str(uuid4())})
-        assert handler(REQUEST, Context())["statusCode"] == 403
+        assert handler(sample("http-api"), Context())["statusCode"] == 403
         return [line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "level" in line]
 
     return run

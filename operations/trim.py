@@ -19,6 +19,7 @@ SERVICES = {
     "dynamodb": ("2012-08-10", {"GetItem", "PutItem"}),
     "events": ("2015-10-07", {"PutEvents"}),
     "scheduler": ("2021-06-30", {"CreateSchedule", "GetSchedule", "UpdateSchedule"}),
+    "sqs": ("2012-11-05", {"ChangeMessageVisibility", "SendMessage"}),
     # By the X-Ray SDK, wherever it does not find itself on Lambda.
     "xray": ("2016-04-12", {"GetSamplingRules", "GetSamplingTargets"}),
 }

@@ -34,9 +34,8 @@ SCHEDULE = {
     "ActionAfterCompletion": "DELETE",
     "State": "ENABLED",
     "Target": {
-        "Arn": "arn:bus",
+        "Arn": "arn:queue",
         "RoleArn": "arn:role",
-        "EventBridgeParameters": {"Source": "s", "DetailType": "d"},
         "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 3600},
         "DeadLetterConfig": {"Arn": "arn:queue"},
         "Input": "{}",
@@ -76,6 +75,23 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**SCHEDULE, "Arn": "arn", "CreationDate": 1764060000.5},
     ),
     "update_schedule": ("scheduler", SCHEDULE, {"ScheduleArn": "arn"}),
+    "change_message_visibility": (
+        "sqs",
+        {"QueueUrl": "https://example.com/1/queue", "ReceiptHandle": "handle", "VisibilityTimeout": 30},
+        {},
+    ),
+    "send_message": (
+        "sqs",
+        {
+            "QueueUrl": "https://example.com/1/queue",
+            "MessageBody": "{}",
+            "MessageAttributes": {
+                "text": {"DataType": "String", "StringValue": "t"},
+                "bytes": {"DataType": "Binary", "BinaryValue": b"b"},
+            },
+        },
+        {"MessageId": "1", "MD5OfMessageBody": "99914b932bd37a50b983c5e7c90ae93b"},
+    ),
 }
 
 

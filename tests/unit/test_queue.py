@@ -27,7 +27,10 @@ class Sqs:
 
     def __init__(self) -> None:
         self.client: SQSClient = boto3.client(
-            "sqs", region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="b"  # noqa: S106 - signs for a stub
+            "sqs",
+            region_name="eu-west-1",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",  # noqa: S106 - signs for a stub
         )
         self.stub = Stubber(self.client)
         self.stub.activate()

@@ -1,7 +1,7 @@
 """Checks that requests reach the functions of a deployed stack, by asking for a deployment that is not allowed.
 
 The stack and its region are those that `sam deploy --guided` saved, unless --stack or AWS_REGION name others. boto3's
-own settings choose the account. Where the route demands it, a request is signed (IAM) or carries the token in TOKEN (JWT).
+own settings choose the account. Requests are signed or carry the token in TOKEN, as their routes demand.
 Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
 Exits 0 if each route's function rejects the deployment, 1 at any other answer, 2 if there is no answer.
 """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TIMER_SETTINGS = {
     "TIMER_GROUP_NAME": "default",
-    "TIMER_TARGET": '{"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default",'
+    "TIMER_TARGET": '{"Arn": "arn:aws:sqs:eu-west-1:111122223333:timeouts",'
     ' "RoleArn": "arn:aws:iam::111122223333:role/timer"}',
 }
 

@@ -107,7 +107,7 @@ class MessageDoor:
         sent = int(attributes["SentTimestamp"]) / 1000
         if timeout.ends_at is not None and sent < timeout.ends_at.timestamp():
             tries -= 1  # the first receive only waited for that second
-        seconds: int = min(FIRST_RETRY_SECONDS * 2 ** min(max(tries - 1, 0), 10), MAX_RETRY_SECONDS)
+        seconds: int = min(FIRST_RETRY_SECONDS * 2 ** max(tries - 1, 0), MAX_RETRY_SECONDS)
         return seconds * self._jitter(1 - JITTER, 1 + JITTER)
 
 

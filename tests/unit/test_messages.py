@@ -177,8 +177,9 @@ NO_EVENT = [
     json.dumps({"MessageBody": json.dumps(event())}),
     json.dumps({"requestPayload": event()}),
 ]
+DETAILS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}]
 INVALID = [
-    *(json.dumps(event() | {"detail": junk}) for junk in (None, [], "{}", {}, {"deployment_id": "d1"})),
+    *(json.dumps(event() | {"detail": detail}) for detail in DETAILS),
     json.dumps(event() | {"detail-type": "Conversation End Result"}),
     *(json.dumps(event(conversation_id=junk)) for junk in (None, 7, "", "..", "c" * 129)),
     *(json.dumps(event(ends_at=junk)) for junk in (None, "", 1795941461, at(901), at(0) + "\n")),

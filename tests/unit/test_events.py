@@ -229,6 +229,23 @@ def test_unpublished_result_raises() -> None:
     assert door.telemetry.unpublished == ["ThrottlingException"]
 
 
+@pytest.mark.parametrize(
+    ("source", "detail_type", "counted"),
+    [
+        ("end-conversation", "Session Limit", [("reached", "ended")]),
+        ("end-conversation", "Session Timeout", []),
+        ("myapp.sessions", "Session Limit", []),
+    ],
+)
+def test_ends_by_limits_are_counted(source: str, detail_type: str, counted: list[tuple[str, str]]) -> None:
+    """They are what limits save."""
+    door = Door()
+
+    door(session_timeout(**{"source": source, "detail-type": detail_type}))
+
+    assert door.telemetry.limits == counted
+
+
 def test_time_is_kept_for_recording_publishing_and_returning() -> None:
     door = Door()
 

@@ -1,8 +1,9 @@
-"""Splits botocore's bundle of CA certificates into a folder from which OpenSSL loads only the one that it needs."""
+"""Splits certifi's bundle of CA certificates into a folder from which OpenSSL loads only the one that it needs."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----\n.+?\n-----END CERTIFICAT
 
 
 def split_roots(tree: Path) -> None:
-    """Move botocore's CA certificates into our package. Raises FileNotFoundError if botocore has none."""
-    bundle = tree / "botocore/cacert.pem"  # for botocore's own HTTP session, which our clients replace
-    add_roots(tree / "end_conversation/roots", bundle.read_text())
-    bundle.unlink()
+    """Move certifi's CA certificates, which are Mozilla's, into our package. Raises FileNotFoundError."""
+    add_roots(tree / "end_conversation/roots", (tree / "certifi/cacert.pem").read_text())
+    shutil.rmtree(tree / "certifi")
+    # For botocore's own HTTP session, which our clients replace. It is an old list, kept for AWS alone.
+    (tree / "botocore/cacert.pem").unlink()
 
 
 def add_roots(folder: Path, bundle: str) -> None:

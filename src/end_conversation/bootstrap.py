@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from end_conversation import USER_AGENT
 from end_conversation.deadline import Clock
-from end_conversation.ending import EndRecorded
+from end_conversation.ending import EndRecorded, NoRecord
 from end_conversation.errors import UnsupportedEvent
 from end_conversation.http import EndNow, HttpDoor, is_http_request
 from end_conversation.settings import Settings
@@ -16,19 +17,20 @@ from end_conversation.telemetry import Telemetry
 from end_conversation.trust import create_trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, MutableMapping
 
     from mypy_boto3_sqs import SQSClient
 
-    from end_conversation.ending import EndConversation
+    from end_conversation.ending import EndConversation, Record
     from end_conversation.events import EventDoor
     from end_conversation.http import Operation
     from end_conversation.limits import SetLimit
     from end_conversation.messages import MessageDoor
+    from end_conversation.telemetry import Trigger
     from end_conversation.trust import Trust
 
 
-def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
+def bootstrap(environ: MutableMapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler for these environment variables. Raises InvalidSetting."""
     settings = Settings.read(environ)
     clock = Clock()
@@ -43,7 +45,9 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     operations: dict[str, Operation] = {"end": EndNow(end_conversation, telemetry)}
     if (set_limit := _set_limit(settings, telemetry, trust, clock)) is not None:
         operations["timeout"] = set_limit
-    http_door = HttpDoor(operations, settings.allowed_deployment_ids, telemetry, clock)
+    # The function that counts what no door handles.
+    own: Trigger = "event" if settings.event_bus_name else "timer" if set_limit else "http"
+    http_door = HttpDoor(operations, settings.allowed_deployment_ids, own, telemetry, clock)
     event_door = _event_door(end_conversation, settings, telemetry, trust, clock)
     message_door = _message_door(event_door, settings, telemetry, trust, clock)
 
@@ -61,7 +65,7 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
                 if message_door is not None:
                     return message_door(event, context)
                 problem = "set EVENT_BUS_NAME, TIMEOUT_QUEUE_URL and FAILED_QUEUE_URL to handle SQS messages"
-        telemetry.invalid("event", "unsupported_event")
+        telemetry.invalid(own, "unsupported_event")
         raise UnsupportedEvent(problem)
 
     return telemetry.instrument(handler)
@@ -96,15 +100,16 @@ def _event_door(
     from end_conversation.events import EventDoor
 
     trust = _aws_trust(settings, trust)
+    record: Record = NoRecord()
     if settings.ended_table_name is not None:
         from end_conversation.aws.table import EndedTable
 
-        table = EndedTable(create_client("dynamodb", trust), settings.ended_table_name, telemetry.record_failed, clock)
-        end_conversation = EndRecorded(end_conversation, table)
+        record = EndedTable(create_client("dynamodb", trust), settings.ended_table_name, telemetry.record_failed, clock)
+    end_recorded = EndRecorded(end_conversation, record, partial(telemetry.log_result, "event"))
     bus = EventBus(
         create_client("events", trust), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock
     )
-    return EventDoor(end_conversation, settings.allowed_deployment_ids, bus.publish, telemetry, clock)
+    return EventDoor(end_recorded, settings.allowed_deployment_ids, bus.publish, telemetry, clock)
 
 
 def _message_door(

@@ -19,11 +19,13 @@ LIMIT_DETAIL_TYPE = "Session Limit"
 MAX_SECONDS_AHEAD = 15 * 60
 
 _ID = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+# What a broken caller sends in place of an id that it does not have.
+_MISSING = {"undefined", "null", "nan", "none"}
 
 
 def is_id(value: object) -> bool:
     """Whether `value` is safe to put into Tavus' URL. Accepts every form of id that Tavus is known to use."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
+    return isinstance(value, str) and _ID.fullmatch(value) is not None and value.lower() not in _MISSING
 
 
 class Status(StrEnum):
@@ -60,7 +62,8 @@ class Conversation:
         for name in ("deployment_id", "conversation_id"):
             if not is_id(getattr(self, name)):
                 raise InvalidId(
-                    f"{name} must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit"
+                    f"{name} must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit, "
+                    "and not undefined, null, NaN or None"
                 )
 
     @property

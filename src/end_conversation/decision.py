@@ -48,7 +48,7 @@ def decide(  # noqa: PLR0911 - one return for each row of the table
             if _says_ended(answer.body, conversation):
                 return Status.ENDED, None
             return Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER
-        case 423 | 429:
+        case code if code in (423, 429) or (code == 403 and "Retry-After" in answer.headers):
             return Status.UNAVAILABLE, Reason.TAVUS_THROTTLED
         case code if code == 425 or _is_server_failure(code):
             return Status.UNAVAILABLE, Reason.TAVUS_ERROR

@@ -22,7 +22,7 @@ class Record(Protocol):
     """What is known about conversations from earlier deliveries. Reports its own failures and never raises."""
 
     def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        """Return an `ended` or `unconfirmed` result, or None if nothing is known."""
+        """Return an `ended` or `unconfirmed` result, or None if nothing is known. On failure, an `unconfirmed` one."""
 
     def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Store an `ended` or `unconfirmed` result. Never replaces `ended` with `unconfirmed`."""
@@ -33,18 +33,38 @@ def refuse_deployment(clock: Clock) -> Result:
     return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, clock.now(), attempts=0)
 
 
+class Log(Protocol):
+    """Logs a result. Never raises."""
+
+    def __call__(self, conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
+
+
+class NoRecord:
+    """The record of a deployment without a table."""
+
+    def get(self, conversation: Conversation, deadline: Deadline) -> None: ...
+
+    def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
+
+
 class EndRecorded:
     """Ends conversations and records the results, so that a second delivery after a crash reports the right one."""
 
-    def __init__(self, end_conversation: EndConversation, record: Record) -> None:
+    def __init__(self, end_conversation: EndConversation, record: Record, log: Log) -> None:
         self._end_conversation = end_conversation
         self._record = record
+        self._log = log
 
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
         result = self._end_conversation(conversation, deadline)
+        # Logged before the table is called, in case Lambda kills this run there.
+        self._log(conversation, result, deadline)
         # Written before it is read: if another run has just written `ended`, the read below finds it.
         if (recorded := to_record(result)) is not None:
             self._record.put(conversation, recorded, deadline)
         if result.status is Status.ENDED:
             return result
-        return combine(result, self._record.get(conversation, deadline))
+        outcome = combine(result, self._record.get(conversation, deadline))
+        if outcome is not result:
+            self._log(conversation, outcome, deadline)
+        return outcome

@@ -112,16 +112,18 @@ class EventDoor:
         return 0.0 if timeout.ends_at is None else (timeout.ends_at - self._clock.now()).total_seconds()
 
     def end(self, timeout: SessionTimeout, deadline: Deadline) -> None:
-        """End the conversation and publish the result. Raises TavusUnavailable or ResultNotPublished."""
+        """End the conversation and publish the result. Raises TavusUnavailable or ResultNotPublished.
+
+        A result is counted once it is published. `end_conversation` logs it.
+        """
         conversation = timeout.conversation
         if conversation.deployment_id in self._allowed:
             result = self._end_conversation(conversation, deadline)
         else:
             result = refuse_deployment(self._clock)
-        self._telemetry.result("event", conversation, result, deadline)
-        if (timeout.trigger["source"], timeout.trigger["detail_type"]) == (LIMIT_SOURCE, LIMIT_DETAIL_TYPE):
-            self._telemetry.limit_reached(result)
+            self._telemetry.log_result("event", conversation, result, deadline)
         if result.status is Status.UNAVAILABLE:
+            self._telemetry.count_result("event", result)
             text = f"{result.reason}: {result.failure} (attempts: {result.attempts})"
             raise TavusUnavailable(text, retry_after=result.retry_after)
         try:
@@ -129,6 +131,9 @@ class EventDoor:
         except ResultNotPublished as error:
             self._telemetry.publish_failed(str(error))
             raise
+        self._telemetry.count_result("event", result)
+        if (timeout.trigger["source"], timeout.trigger["detail_type"]) == (LIMIT_SOURCE, LIMIT_DETAIL_TYPE):
+            self._telemetry.limit_reached(result)
 
 
 def invocation_deadline(context: LambdaContext, clock: Clock) -> Deadline:

@@ -87,17 +87,22 @@ class Operation(Protocol):
 
 
 class HttpDoor:
-    """Passes a request to the operation that its path names. Invalid input gets an error answer and never raises."""
+    """Passes a request to the operation that its path names. Invalid input gets an error answer and never raises.
+
+    An unknown path is counted under `own_trigger`.
+    """
 
     def __init__(
         self,
         operations: Mapping[str, Operation],
         allowed_deployment_ids: Container[str],
+        own_trigger: Trigger,
         telemetry: Telemetry,
         clock: Clock,
     ) -> None:
         self._operations = operations
         self._allowed = allowed_deployment_ids
+        self._own_trigger = own_trigger
         self._telemetry = telemetry
         self._clock = clock
 
@@ -108,7 +113,7 @@ class HttpDoor:
         operation = self._operations.get(name)
         if operation is None or ids is None:
             detail = f"The path must end in {' or '.join(f'{_PATH}/{known}' for known in self._operations)}."
-            self._telemetry.invalid("http", "unknown_path")
+            self._telemetry.invalid(self._own_trigger, "unknown_path")
             return problem(HTTPStatus.NOT_FOUND, reason="unknown_path", detail=detail, request_id=request_id)
         seconds = min(context.get_remaining_time_in_millis() / 1000, operation.max_seconds)
         deadline = Deadline(self._clock, seconds, RESERVE_SECONDS)

@@ -24,6 +24,7 @@ from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 from end_conversation.conversation import Reason, Result, Status
 from end_conversation.deadline import ThreadNotStarted, run_with_timeout
 from end_conversation.decision import Answer, NoAnswer, decide, may_have_ended
+from end_conversation.trust import failure_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from end_conversation.trust import Trust
 
 MAX_ATTEMPTS = 3
-MIN_ATTEMPT_SECONDS = 0.25
+MIN_ATTEMPT_SECONDS = 1
 BACKOFF_SECONDS = 0.5
 # The limit for connecting to one address. If one address is dead, the next is tried.
 MAX_CONNECT_SECONDS = 2
@@ -52,7 +53,10 @@ class Post(Protocol):
 
 
 class TavusClient:
-    """Ends conversations at Tavus. Each attempt gets an equal share of the time that is left."""
+    """Ends conversations at Tavus. The last attempt gets all the time that is left, and each other one gets half of it.
+
+    No attempt begins with less than MIN_ATTEMPT_SECONDS of its own.
+    """
 
     def __init__(self, post: Post, clock: Clock, jitter: Callable[[float, float], float]) -> None:
         self._post = post
@@ -70,7 +74,10 @@ class TavusClient:
             if deadline.left_for_tavus() < wait + MIN_ATTEMPT_SECONDS:
                 break
             self._clock.sleep(wait)
-            answer = self._post(path, deadline.left_for_tavus() / (MAX_ATTEMPTS + 1 - attempt))
+            seconds = deadline.left_for_tavus()
+            if attempt < MAX_ATTEMPTS:
+                seconds = max(seconds / 2, MIN_ATTEMPT_SECONDS)
+            answer = self._post(path, seconds)
             result = self._result(answer, attempt, conversation, earlier_may_have_ended=result.may_have_ended)
             if result.status is not Status.UNAVAILABLE or (isinstance(answer, NoAnswer) and not answer.retryable):
                 break
@@ -220,7 +227,7 @@ def _no_answer(error: Exception, *, sent: bool) -> NoAnswer:
     tls_failed = isinstance(error, ssl.SSLError | Urllib3SSLError) and not isinstance(error, ssl.SSLEOFError)
     return NoAnswer(
         Reason.TAVUS_TIMEOUT if timeout else Reason.TAVUS_UNREACHABLE,
-        type(error).__name__,
+        failure_name(error),
         sent=sent,
         retryable=not tls_failed,
     )

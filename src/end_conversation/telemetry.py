@@ -1,7 +1,7 @@
 """Logs, metrics and traces, with Powertools.
 
-Nothing here logs an event, a header or a body, and ids are logged only after validation. A telemetry failure never
-prevents an answer.
+Nothing here logs an event, a header or a body, and ids are logged only after validation. Telemetry that fails or is
+misconfigured never prevents an answer.
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools import Logger, Metrics, Tracer
-from aws_lambda_powertools.metrics import MetricUnit
-
 from end_conversation.conversation import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, MutableMapping
     from typing import Literal
 
     from end_conversation.conversation import Conversation, Result
@@ -38,13 +35,23 @@ _LOG_LEVELS = {
     "FATAL": "CRITICAL",
     "CRITICAL": "CRITICAL",
 }
+# For another value of these, Powertools raises ValueError when it is imported or its classes are created.
+_SWITCHES = ("DEBUG", "DEV", "LOG_DEDUPLICATION_DISABLED", "METRICS_DISABLED", "TRACE_DISABLED")
+_SWITCH_VALUES = {"1", "y", "yes", "t", "true", "on", "0", "n", "no", "f", "false", "off"}
 _ORIGIN_HINT = "Tavus may check the Origin header: set TAVUS_ORIGIN to an origin that the deployment allows"
 
 
 class Telemetry:
-    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables."""
+    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    Removes variables from `environ` that Powertools would not start with.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        removed = _remove_invalid(environ)
+        # Powertools itself reads the environment when it is imported.
+        from aws_lambda_powertools import Logger, Metrics
+
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
         namespace = environ.get("POWERTOOLS_METRICS_NAMESPACE") or "EndConversation"
         variable = "POWERTOOLS_LOG_LEVEL" if environ.get("POWERTOOLS_LOG_LEVEL") else "LOG_LEVEL"
@@ -52,10 +59,12 @@ class Telemetry:
         self._logger = Logger(service=service, level=level or "INFO", utc=True, use_rfc3339=True, location=None)
         if level is None:
             self._logger.warning("%s is not a log level, so INFO is used", variable)
+        for name in removed:
+            self._logger.warning("%s has an invalid value and is ignored", name)
         self._metrics = Metrics(namespace=namespace, service=service)
-        # The Tracer cannot patch urllib3 2, and patching other libraries takes a third of the cold start.
-        # Any, because Powertools' type for its provider lacks these X-Ray methods.
-        self._xray: Any = Tracer(service=service, auto_patch=False).provider
+        self._xray: Any = None
+        with _never_raising():
+            self._xray = _create_xray(service)
         self._environ = environ
 
     def instrument(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -80,8 +89,9 @@ class Telemetry:
         def observed(conversation: Conversation, deadline: Deadline) -> Result:
             start = deadline.elapsed()
             subsegment: Any = None
-            with _never_raising():
-                subsegment = self._xray.begin_subsegment(name="Tavus", namespace="remote")
+            if self._xray is not None:
+                with _never_raising():
+                    subsegment = self._xray.begin_subsegment(name="Tavus", namespace="remote")
             try:
                 result = end_conversation(conversation, deadline)
                 with _never_raising():
@@ -103,6 +113,11 @@ class Telemetry:
 
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Log and count the result of an invocation."""
+        self.log_result(trigger, conversation, result, deadline)
+        self.count_result(trigger, result)
+
+    def log_result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        """Log the result of an invocation."""
         fields = _fields(conversation, deadline) | {
             "reason": result.reason,
             "attempts": result.attempts,
@@ -113,64 +128,67 @@ class Telemetry:
         if result.tavus_status_code in (401, 403):
             fields["hint"] = _ORIGIN_HINT
         logs = {Status.UNAVAILABLE: self._logger.error, Status.REJECTED: self._logger.warning}
-        self._report(
-            logs.get(result.status, self._logger.info), f"conversation {result.status}", result.status, trigger, fields
-        )
+        log = logs.get(result.status, self._logger.info)
+        self._log(log, f"conversation {result.status}", trigger, result.status, fields)
+
+    def count_result(self, trigger: Trigger, result: Result) -> None:
+        """Count the result of an invocation."""
+        self._count(trigger, result.status)
 
     def invalid(self, trigger: Trigger, reason: str, detail: str | None = None) -> None:
         """Log and count an invalid request or event. `detail` says what is wrong with an event that nobody answers."""
         fields = {"reason": reason, "detail": detail}
-        self._report(self._logger.warning, "invalid request or event", "invalid", trigger, fields)
+        self._log(self._logger.warning, "invalid request or event", trigger, "invalid", fields)
+        self._count(trigger, "invalid")
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
         """Log and count that a conversation has a limit. `ends_at` is its time, as in the answer."""
-        self._report(
-            self._logger.info, "limit set", "armed", "timer", _fields(conversation, deadline) | {"ends_at": ends_at}
-        )
+        fields = _fields(conversation, deadline) | {"ends_at": ends_at}
+        self._log(self._logger.info, "limit set", "timer", "armed", fields)
+        self._count("timer", "armed")
 
     def limit_reached(self, result: Result) -> None:
         """Count whether a conversation was still running at its limit. This is what limits save."""
         if result.status in (Status.ENDED, Status.NOT_FOUND):
-            with _never_raising():
-                self._metrics.add_metric(f"limit_{result.status}", MetricUnit.Count, 1)
+            self._count("event", f"limit_{result.status}")
 
     def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
         """Log and count that a limit could not be set."""
         fields = _fields(conversation, deadline) | {"reason": kind}
-        self._report(self._logger.error, "limit not set", "timer_failed", "timer", fields)
+        self._log(self._logger.error, "limit not set", "timer", "timer_failed", fields)
+        self._count("timer", "timer_failed")
 
     def record_failed(self, kind: str) -> None:
         """Log and count that the table of ended conversations failed."""
-        self._report(
-            self._logger.error, "the table of ended conversations failed", "record_failed", None, {"reason": kind}
-        )
+        self._log(self._logger.error, "the table of ended conversations failed", "event", None, {"reason": kind})
+        self._count("event", "record_failed")
 
     def publish_failed(self, kind: str) -> None:
         """Log and count that the event bus did not accept a result."""
-        self._report(self._logger.error, "the result was not published", "publish_failed", None, {"reason": kind})
+        self._log(self._logger.error, "the result was not published", "event", None, {"reason": kind})
+        self._count("event", "publish_failed")
 
     def queue_failed(self, kind: str) -> None:
         """Log and count that a message could not be postponed, or not be copied to the failed queue."""
-        self._report(self._logger.error, "a queue did not take a request", "queue_failed", "event", {"reason": kind})
+        self._log(self._logger.error, "a queue did not take a request", "event", None, {"reason": kind})
+        self._count("event", "queue_failed")
 
-    def _report(
-        self, log: Callable[..., None], message: str, status: str, trigger: Trigger | None, fields: dict[str, Any]
+    def _log(
+        self, log: Callable[..., None], message: str, trigger: Trigger, status: str | None, fields: dict[str, Any]
     ) -> None:
-        """Write one log line, and count `status`. A status of an invocation has a trigger."""
-        if trigger is not None:
-            fields = {"trigger": trigger, "status": status} | fields
         with _never_raising():
-            log(message, extra=fields)
+            log(message, extra={"trigger": trigger, "status": status} | fields)
+
+    def _count(self, trigger: Trigger, metric: str) -> None:
         with _never_raising():
-            if trigger is not None:
-                self._metrics.add_dimension("trigger", trigger)
-            self._metrics.add_metric(status, MetricUnit.Count, 1)
+            self._metrics.add_dimension("trigger", trigger)
+            self._metrics.add_metric(metric, "Count", 1)
 
     def _measure_tavus(self, result: Result, seconds: float) -> None:
-        self._metrics.add_metric("tavus_latency", MetricUnit.Milliseconds, seconds * 1000)
-        self._metrics.add_metric("attempts", MetricUnit.Count, result.attempts)
+        self._metrics.add_metric("tavus_latency", "Milliseconds", seconds * 1000)
+        self._metrics.add_metric("attempts", "Count", result.attempts)
         # 1 or 0: the average is the share of answered calls, which an alarm watches.
-        self._metrics.add_metric("tavus_answered", MetricUnit.Count, result.status is not Status.UNAVAILABLE)
+        self._metrics.add_metric("tavus_answered", "Count", result.status is not Status.UNAVAILABLE)
 
     def _annotate(self, subsegment: Any, result: Result) -> None:
         if subsegment is None:
@@ -189,6 +207,27 @@ def _fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
         "conversation_id": conversation.conversation_id,
         "duration_ms": round(deadline.elapsed() * 1000),
     }
+
+
+def _remove_invalid(environ: MutableMapping[str, str]) -> list[str]:
+    """Remove variables that Powertools would not start with. Returns the names of those that were not empty."""
+    invalid = [
+        name
+        for name in (f"POWERTOOLS_{switch}" for switch in _SWITCHES)
+        if environ.get(name, "0").lower() not in _SWITCH_VALUES
+    ]
+    try:
+        float(environ.get("POWERTOOLS_LOGGER_SAMPLE_RATE", "0"))
+    except ValueError:
+        invalid.append("POWERTOOLS_LOGGER_SAMPLE_RATE")
+    return [name for name in invalid if environ.pop(name)]
+
+
+def _create_xray(service: str) -> Any:  # Any, because Powertools' type for its provider lacks X-Ray's methods
+    from aws_lambda_powertools import Tracer
+
+    # The Tracer cannot patch urllib3 2, and patching other libraries takes a third of the cold start.
+    return Tracer(service=service, auto_patch=False).provider
 
 
 @contextmanager

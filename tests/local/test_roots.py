@@ -1,18 +1,20 @@
-"""The CA certificates in the build: those of botocore's bundle, each in a file that OpenSSL finds."""
+"""The CA certificates in the build: those of certifi's bundle, each in a file that OpenSSL finds."""
 
 from __future__ import annotations
 
 import ssl
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
-import botocore
+import certifi
 import pytest
+from cryptography import x509
 
 from local.build import build
 from operations.roots import add_roots
 
-BUNDLE = Path(botocore.__file__).parent / "cacert.pem"
+BUNDLE = Path(certifi.where())
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,19 @@ def test_the_roots_are_those_of_the_bundle(roots: Path) -> None:
     assert {len(each) for each in found} == {1}
     assert sorted(each for [each] in found) == sorted(certificates(BUNDLE))
     assert len(found) == BUNDLE.read_text().count("BEGIN CERTIFICATE") > 100
+
+
+def test_no_root_has_expired(roots: Path) -> None:
+    """If one has, update certifi: `make lock LOCK_FLAGS=--upgrade`."""
+    now = datetime.now(UTC)
+    for file in roots.iterdir():
+        root = x509.load_pem_x509_certificate(file.read_bytes())
+        assert root.not_valid_before_utc < now < root.not_valid_after_utc, root.subject
+
+
+def test_the_packages_bring_no_other_bundle(roots: Path) -> None:
+    """Botocore's own is a list of 2018."""
+    assert sorted(roots.parent.parent.rglob("*.pem")) == []
 
 
 def test_openssl_finds_each_root_by_its_name(roots: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from end_conversation.conversation import Status
+from end_conversation.conversation import Reason, Result, Status
 from end_conversation.deadline import Clock
 from end_conversation.telemetry import Telemetry
 from end_conversation.trust import Trust
@@ -21,7 +21,7 @@ from end_conversation.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from end_conversation.conversation import Conversation, Result
+    from end_conversation.conversation import Conversation
     from end_conversation.deadline import Deadline
     from end_conversation.telemetry import Trigger
 
@@ -79,6 +79,7 @@ class FakeTelemetry(Telemetry):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
+        self.logged: list[tuple[Trigger, Result]] = []
         self.results: list[tuple[Trigger, Result]] = []
         self.invalids: list[tuple[Trigger, str]] = []
         self.details: list[str | None] = []
@@ -86,7 +87,10 @@ class FakeTelemetry(Telemetry):
         self.queue_failures: list[str] = []
         self.limits: list[tuple[str, str]] = []
 
-    def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+    def log_result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        self.logged.append((trigger, result))
+
+    def count_result(self, trigger: Trigger, result: Result) -> None:
         self.results.append((trigger, result))
 
     def invalid(self, trigger: Trigger, reason: str, detail: str | None = None) -> None:
@@ -109,8 +113,11 @@ class FakeTelemetry(Telemetry):
         self.limits.append(("timer_failed", kind))
 
 
+UNREAD = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, datetime(2026, 11, 22, tzinfo=UTC), 1)
+
+
 class FakeRecord:
-    """Holds the record of one conversation. While it is down, it knows and keeps nothing."""
+    """Holds the record of one conversation. While it is down, it keeps nothing, and can't tell what it knows."""
 
     def __init__(self, known: Result | None = None, *, down: bool = False) -> None:
         self.known = known
@@ -120,7 +127,7 @@ class FakeRecord:
 
     def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
         self.gets += 1
-        return None if self.down else self.known
+        return UNREAD if self.down else self.known
 
     def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         if self.down:

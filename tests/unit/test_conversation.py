@@ -23,6 +23,13 @@ def test_no_other_character_is_allowed() -> None:
     assert {character for character in characters if is_id(f"a{character}")} == {*letters_and_digits, "-", "_"}
 
 
+@pytest.mark.parametrize("word", ["undefined", "null", "NaN", "None", "UNDEFINED", "Null", "nan", "none"])
+def test_a_word_for_a_missing_id_is_none(word: str) -> None:
+    """Broken callers send them. An id may still contain them."""
+    assert not is_id(word)
+    assert is_id(f"{word}1")
+
+
 @pytest.mark.parametrize(
     ("ids", "wrong"), [(("-d", "c1"), "deployment_id"), (("d1", "c/1"), "conversation_id"), (("", ""), "deployment_id")]
 )
@@ -30,5 +37,6 @@ def test_an_invalid_id_is_named_but_not_quoted(ids: tuple[str, str], wrong: str)
     with pytest.raises(InvalidId) as refused:
         Conversation(*ids)
 
-    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit"
+    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit, "
+    rule += "and not undefined, null, NaN or None"
     assert str(refused.value) == f"{wrong} {rule}"

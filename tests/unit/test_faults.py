@@ -105,6 +105,12 @@ def describe(result: Result) -> str:
 
 
 @pytest.fixture(autouse=True)
+def _short_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attempts have less than a second, so that these tests are fast."""
+    monkeypatch.setattr(tavus, "MIN_ATTEMPT_SECONDS", 0.25)
+
+
+@pytest.fixture(autouse=True)
 def _no_worker_stays() -> Iterator[None]:
     """Assert that every abandoned thread ends by itself."""
     before = set(threading.enumerate())

@@ -27,7 +27,11 @@ class Door:
         self.seconds: list[float] = []
         self.telemetry = FakeTelemetry()
         self._door = HttpDoor(
-            {"end": EndNow(self._end, self.telemetry)}, {"d1", "d2", "d1234567890abcdef"}, self.telemetry, FakeClock()
+            {"end": EndNow(self._end, self.telemetry)},
+            {"d1", "d2", "d1234567890abcdef"},
+            "http",
+            self.telemetry,
+            FakeClock(),
         )
 
     def __call__(self, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
@@ -135,7 +139,8 @@ def test_an_invalid_id_is_named_but_not_quoted() -> None:
     assert door.ended == []
     problem = json.loads(answer["body"])
     assert (answer["statusCode"], problem["reason"]) == (400, "invalid_id")
-    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit."
+    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit, "
+    rule += "and not undefined, null, NaN or None."
     assert problem["detail"] == f"conversation_id {rule}"
     assert door.telemetry.invalids == [("http", "invalid_id")]
 
@@ -168,7 +173,9 @@ def test_a_bug_is_raised_so_that_alarms_see_it() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        HttpDoor({"end": EndNow(broken, FakeTelemetry())}, {"d1"}, FakeTelemetry(), FakeClock())(request(), Context())
+        HttpDoor({"end": EndNow(broken, FakeTelemetry())}, {"d1"}, "http", FakeTelemetry(), FakeClock())(
+            request(), Context()
+        )
 
 
 def test_a_deployment_that_is_not_allowed_is_a_403() -> None:

@@ -28,7 +28,7 @@ class Door:
         self.seconds: list[float] = []
         self.telemetry = FakeTelemetry()
         set_limit = SetLimit(self._schedule, max_session_seconds, self.telemetry, FakeClock())
-        self._door = HttpDoor({"timeout": set_limit}, allowed, self.telemetry, FakeClock())
+        self._door = HttpDoor({"timeout": set_limit}, allowed, "timer", self.telemetry, FakeClock())
 
     def __call__(self, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
         return self._door(event, Context(remaining_ms, request_id="r1"))
@@ -243,6 +243,7 @@ def test_an_answer_takes_less_than_five_seconds(remaining_ms: int, seconds: floa
 def test_path_is_unknown_without_limits() -> None:
     telemetry = FakeTelemetry()
 
-    answer = HttpDoor({}, {"d1"}, telemetry, FakeClock())(request(), Context())
+    answer = HttpDoor({}, {"d1"}, "timer", telemetry, FakeClock())(request(), Context())
 
     assert (answer["statusCode"], json.loads(answer["body"])["reason"]) == (404, "unknown_path")
+    assert telemetry.invalids == [("timer", "unknown_path")]

@@ -232,12 +232,13 @@ def test_a_schedule_that_would_not_end_the_conversation_is_replaced(
     scheduler: Scheduler, changes: dict[str, Any]
 ) -> None:
     """Somebody has changed it by hand."""
-    scheduler.creates("ConflictException")
-    scheduler.finds(EARLIER, **changes)
-    scheduler.updates()
-    scheduler.finds(END)
+    for end in (EARLIER, END):
+        scheduler.creates("ConflictException")
+        scheduler.finds(end, **changes)
+        scheduler.updates()
+        scheduler.finds(END)
 
-    assert put(scheduler) == END
+        assert put(scheduler) == END
 
 
 @pytest.mark.parametrize(
@@ -245,6 +246,8 @@ def test_a_schedule_that_would_not_end_the_conversation_is_replaced(
     [
         {"StartDate": END + MINUTE, "EndDate": EARLIER - 2 * MINUTE},  # which one-time schedules ignore
         {"Description": "by hand"},
+        {"ScheduleExpression": at(FakeClock().now() - 30 * SECOND)},  # Scheduler is about to fire
+        with_target(EARLIER, SqsParameters={"MessageGroupId": "by-hand"}),
         {"ActionAfterCompletion": "NONE"},
         {"ScheduleExpression": at(EARLIER - 4 * MINUTE)},
         {"ScheduleExpression": at(EARLIER + 15 * SECOND)},
@@ -347,17 +350,25 @@ def test_a_failed_update_is_retried_from_the_start(scheduler: Scheduler, error: 
     assert put(scheduler) == END
 
 
-def test_no_call_begins_that_could_not_end_in_time(scheduler: Scheduler) -> None:
-    scheduler.creates("ConflictException")
+@pytest.mark.parametrize("slow", [None, "CreateSchedule", "GetSchedule"])
+def test_no_call_begins_that_could_not_end_in_time(scheduler: Scheduler, slow: str | None) -> None:
+    clock = FakeClock()
+    if slow is not None:
+        event = f"before-parameter-build.scheduler.{slow}"
+        scheduler.client.meta.events.register(event, lambda **_: clock.advance(2.1))
+        scheduler.creates("ConflictException")
+    if slow == "GetSchedule":
+        scheduler.finds(END + SECOND)
 
     with pytest.raises(AwsCallFailed, match="^NoTimeLeft$"):
-        put(scheduler, seconds=TRY_SECONDS - 0.1)
+        put(scheduler, 4.5 if slow else TRY_SECONDS - 0.1, clock)
 
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[FaultServer, Clock], Schedules]:
     """Returns schedules that are kept by a server. A read that hangs is given up soon."""
     monkeypatch.setattr(aws_client, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(aws_client, "TRY_SECONDS", 0.3)
 
     def connect(server: FaultServer, clock: Clock) -> Schedules:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", server.url)
@@ -375,13 +386,13 @@ def test_a_broken_scheduler_is_asked_twice(connect: Callable[[FaultServer, Clock
     assert [(request.method, request.path) for request in aws.requests] == [("POST", f"/schedules/{NAME}")] * 2
 
 
-def test_a_dripping_answer_is_given_up_at_the_deadline(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
+def test_a_dripping_answer_is_given_up(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
     """No timeout of a single read ends it."""
     clock = Clock()
     with FaultServer(drip(answer(200, b'{"ScheduleArn": "arn"}'), every=0.01)) as aws:
         schedules = connect(aws, clock)
         with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
-            schedules.put(CONVERSATION, END, Deadline(clock, 0.3, 0.1))
+            schedules.put(CONVERSATION, END, Deadline(clock, 0.4, 0))
 
 
 def test_a_lost_answer_makes_no_second_schedule(connect: Callable[[FaultServer, Clock], Schedules]) -> None:

@@ -148,7 +148,9 @@ def test_a_second_try_leaves_the_time_to_publish(client: Any, spare: float, trie
             stub.add_client_error("get_item", "ThrottlingException")
         table = EndedTable(client, "ended", failures.append, clock)
 
-        assert table.get(CONVERSATION, Deadline(clock, PAUSE_SECONDS + 2 * TRY_SECONDS + spare, 0)) is None
+        found = table.get(CONVERSATION, Deadline(clock, PAUSE_SECONDS + 2 * TRY_SECONDS + spare, 0))
+        assert found is not None
+        assert found.status is Status.UNCONFIRMED
 
     assert (failures, len(clock.slept)) == (["ThrottlingException"], tries - 1)
 
@@ -181,7 +183,7 @@ def test_a_malformed_item_is_reported_and_not_returned(client: Any, change: dict
     [item] = client.scan(TableName="ended")["Items"]
     client.put_item(TableName="ended", Item=item | change)
 
-    assert table.get() is None
+    assert_unread(table)
     assert table.failures == ["MalformedItem"]
 
 
@@ -201,8 +203,15 @@ def test_a_malformed_answer_is_reported(answer: tuple[int, bytes]) -> None:
     let_aws_answer(client, answer, answer)
     table = Table(client)
 
-    assert table.get() is None
+    assert_unread(table)
     assert len(table.failures) == 1
+
+
+def assert_unread(table: Table) -> None:
+    """What cannot be read may say that the conversation has ended."""
+    found = table.get()
+    assert found is not None
+    assert (found.status, found.reason) == (Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT)
 
 
 def test_a_failed_read_is_retried() -> None:

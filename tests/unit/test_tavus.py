@@ -52,7 +52,7 @@ def test_retry_after_is_a_whole_number_between_white_space(value: str, seconds: 
     assert end_once(429, Retry_After=value).retry_after == seconds
 
 
-def test_attempts_share_the_time_equally_and_wait_with_full_jitter() -> None:
+def test_attempts_get_half_of_the_time_left_and_wait_with_full_jitter() -> None:
     clock = FakeClock()
     shares: list[float] = []
     bounds: list[tuple[float, float]] = []
@@ -68,8 +68,39 @@ def test_attempts_share_the_time_equally_and_wait_with_full_jitter() -> None:
     result = TavusClient(post, clock, jitter).end_conversation(CONVERSATION, Deadline(clock, 30, reserve=0))
 
     assert (result.reason, result.attempts, result.failure) == (Reason.TAVUS_ERROR, 3, "HTTP 503")
-    assert shares == [10, 15, 30]
+    assert shares == [15, 15, 30]
     assert bounds[:2] == [(0, 0.5), (0, 1)]
+
+
+@pytest.mark.parametrize(("seconds", "given"), [(24.5, 12.25), (10, 5), (2, 1), (1.5, 1), (1, 1)])
+def test_no_attempt_gets_less_than_a_second(seconds: float, given: float) -> None:
+    """Over HTTP, a slow Tavus is waited for for 12 s."""
+    clock = FakeClock()
+    shares: list[float] = []
+
+    def post(path: str, seconds: float) -> Answer:
+        shares.append(seconds)
+        return Answer(404, {}, b"")
+
+    TavusClient(post, clock, lambda low, _: low).end_conversation(CONVERSATION, Deadline(clock, seconds, reserve=0))
+
+    assert shares == [given]
+
+
+@pytest.mark.parametrize(("retry_after", "attempts"), [(23, 3), (24, 1), (3600, 1)])
+def test_retry_after_is_honoured_if_a_whole_attempt_fits_after_it(retry_after: int, attempts: int) -> None:
+    """Otherwise the throttled answer stands: no attempt in a rest of the time turns it into a timeout."""
+    clock = FakeClock()
+    waits = iter([str(retry_after), "0", "0"])
+
+    def post(path: str, seconds: float) -> Answer:
+        clock.advance(min(seconds, 0.1))
+        return Answer(429, {"Retry-After": next(waits)}, b"")
+
+    client = TavusClient(post, clock, lambda low, _: low)
+    result = client.end_conversation(CONVERSATION, Deadline(clock, 24.5, reserve=0))
+
+    assert (result.attempts, result.reason) == (attempts, Reason.TAVUS_THROTTLED)
 
 
 def test_no_attempt_is_made_in_too_little_time() -> None:

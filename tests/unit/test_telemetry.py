@@ -255,7 +255,7 @@ def xray(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """X-Ray's recorder within a segment. `begin_subsegment.return_value` is the subsegment."""
     recorder: Mock = create_autospec(xray_recorder, instance=True)
     recorder.begin_subsegment.return_value = create_autospec(Subsegment, instance=True)
-    monkeypatch.setattr("end_conversation.telemetry.Tracer", lambda **_: Mock(provider=recorder))
+    monkeypatch.setattr("aws_lambda_powertools.Tracer", lambda **_: Mock(provider=recorder))
     return recorder
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import ssl
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
 from urllib3.exceptions import SSLError
 
 from end_conversation import trust as trust_module
-from end_conversation.aws.client import create_client
-from end_conversation.deadline import Clock
+from end_conversation.aws.client import call_with_retry, create_client
+from end_conversation.deadline import Clock, Deadline
 from end_conversation.decision import NoAnswer
+from end_conversation.errors import AwsCallFailed
 from end_conversation.settings import Origin
 from end_conversation.tavus import TavusConnection
 from end_conversation.trust import Trust, create_trust
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
 
     type Ask = Callable[[str, Trust], bool]
 
+IS_CA = x509.BasicConstraints(ca=True, path_length=None)
 OVER = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -138,20 +152,122 @@ def test_unknown_roots_get_nothing(ask: Ask, roots: Path, runtime_loads: list[ss
     assert runtime_loads == [trust.tls]
 
 
-@pytest.mark.parametrize("loaded", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("certificate", [("127.0.0.1", OVER), ("other.test", None)], ids=["expired", "another host"])
-def test_wrong_certificates_get_nothing(
-    ask: Ask, built: trustme.CA, authority: trustme.CA, certificate: tuple[str, datetime | None], loaded: bool
-) -> None:
-    """The runtime's roots cannot help, so there is no second attempt."""
-    trust = create_trust("SSL_CERT_FILE", None)
-    if loaded:
-        with server_of(authority) as server:
-            assert ask(server.url, trust)
-    with server_of(built, *certificate) as server:
-        answered = ask(server.url, trust)
+def refuses(ask: Ask, server: FaultServer, trust: Trust) -> int:
+    """Expect that the server gets no request. Returns the number of connections."""
+    with server:
+        assert not ask(server.url, trust)
+    assert server.requests == []
+    return server.connections
 
-    assert (answered, server.connections, server.requests) == (False, 1, [])
+
+def test_certificates_of_another_host_get_nothing(ask: Ask, built: trustme.CA, authority: trustme.CA) -> None:
+    """The runtime's roots cannot help, so they are not loaded. Once they are, nothing changes."""
+    trust = create_trust("SSL_CERT_FILE", None)
+
+    assert refuses(ask, server_of(built, "other.test"), trust) == 1
+    with server_of(authority) as server:
+        assert ask(server.url, trust)
+    assert refuses(ask, server_of(built, "other.test"), trust) == 1
+
+
+def test_expired_certificates_get_nothing(ask: Ask, built: trustme.CA) -> None:
+    """If an issuer has expired, the runtime may have another root. Here, it has none."""
+    trust = create_trust("SSL_CERT_FILE", None)
+
+    assert refuses(ask, server_of(built, valid_until=OVER), trust) == 2
+    assert refuses(ask, server_of(built, valid_until=OVER), trust) == 1
+
+
+@pytest.mark.parametrize("valid", [(-20, -10), (10, 20)], ids=["expired", "not yet valid"])
+def test_a_wrong_cross_signature_is_replaced_by_a_runtime_root(
+    ask: Ask, roots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: tuple[int, int]
+) -> None:
+    """The server sends leaf, intermediate and cross-signature. Only the runtime's bundle has the new root."""
+    old, new = trustme.CA(), trustme.CA()
+    add(roots, old)
+    intermediate = new.create_child_ca()
+    leaf = intermediate.issue_cert("127.0.0.1")
+    crossed = sign(owner_of(new), owner_of(old), IS_CA, valid)
+    chain = b"".join(pem.bytes() for pem in (leaf.private_key_pem, *leaf.cert_chain_pems[:2])) + crossed
+    (tmp_path / "chain.pem").write_bytes(chain)
+    new.cert_pem.write_to_path(runtime := str(tmp_path / "runtime.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", runtime)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "chain.pem")
+    with FaultServer(answer(200, b"{}"), tls=tls) as server:
+        answered = ask(server.url, create_trust("SSL_CERT_FILE", None))
+
+    assert (answered, server.connections, len(server.requests)) == (True, 2, 1)
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE"])
+def test_the_ca_of_a_company_is_checked_as_boto3_checks_it(ask: Ask, tmp_path: Path, variable: str) -> None:
+    """Such a CA often has no key usage, no key identifiers, and basic constraints that are not critical."""
+    ca_key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    company = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Company")]), ca_key
+    (tmp_path / "ca.pem").write_bytes(sign(company, company, IS_CA))
+    host = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    leaf = sign((x509.Name([]), leaf_key), company, host)
+    encoding = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "leaf.pem").write_bytes(leaf_key.private_bytes(*encoding) + leaf)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "leaf.pem")
+    with FaultServer(answer(200, b"{}"), tls=tls) as server:
+        assert ask(server.url, create_trust(variable, str(tmp_path / "ca.pem")))
+
+
+type Owner = tuple[x509.Name, Any]
+"""A name and a private key."""
+
+
+def sign(subject: Owner, issuer: Owner, extension: x509.ExtensionType, valid: tuple[int, int] = (-10, 10)) -> bytes:
+    """Return a certificate in PEM, valid between two numbers of days from now."""
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(issuer[0], subject[0], subject[1].public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now + timedelta(days=valid[0])).not_valid_after(now + timedelta(days=valid[1]))
+    builder = builder.add_extension(extension, critical=False)
+    return builder.sign(issuer[1], SHA256()).public_bytes(Encoding.PEM)
+
+
+def owner_of(authority: trustme.CA) -> Owner:
+    subject = x509.load_pem_x509_certificate(authority.cert_pem.bytes()).subject
+    return subject, load_pem_private_key(authority.private_key_pem.bytes(), None)
+
+
+@pytest.mark.parametrize(
+    ("host", "valid_until", "reason"),
+    [
+        ("127.0.0.1", OVER, "certificate has expired"),
+        ("other.test", None, "IP address mismatch"),
+        ("127.0.0.1", None, "unable to get local issuer certificate"),
+    ],
+)
+def test_a_failure_has_openssls_own_reason(roots: Path, host: str, valid_until: datetime | None, reason: str) -> None:
+    """For Tavus and for AWS."""
+    authority = trustme.CA()
+    if "issuer" not in reason:
+        add(roots, authority)
+    expected = f"SSLCertVerificationError: {reason}"
+    clock = Clock()
+    with server_of(authority, host, valid_until) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        tavus = TavusConnection(Origin.parse(server.url), {}, create_trust("SSL_CERT_FILE", None), clock)
+        no_answer = tavus.post("/", 5)
+        client = create_client("events", create_trust("SSL_CERT_FILE", None))
+        with pytest.raises(AwsCallFailed) as failed:
+            call_with_retry(lambda: client.put_events(Entries=[{"Source": "s"}]), Deadline(clock, 10, 0), clock)
+
+    assert isinstance(no_answer, NoAnswer)
+    assert (no_answer.failure, failed.value.kind) == (expected, expected)
+
+
+def test_a_server_without_tls_has_openssls_own_reason() -> None:
+    with FaultServer(greeting=answer(400)) as server:
+        url = server.url.replace("http:", "https:")
+        no_answer = TavusConnection(Origin.parse(url), {}, create_trust("SSL_CERT_FILE", None), Clock()).post("/", 5)
+
+    assert isinstance(no_answer, NoAnswer)
+    assert re.fullmatch("SSLError: [A-Z_]+", no_answer.failure)
 
 
 def test_hostname_is_checked_with_runtime_roots(ask: Ask, roots: Path, authority: trustme.CA) -> None:

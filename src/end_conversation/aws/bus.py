@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.aws.client import RETRYABLE_CODES, call_with_retry
+from end_conversation.aws.client import RETRYABLE_CODES, call_with_retry, error_code
 from end_conversation.errors import AwsCallFailed, ResultNotPublished
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
 
     from end_conversation.deadline import Clock, Deadline
+
+
+MAX_TRACE_HEADER = 500  # PutEvents refuses a longer one
 
 
 class EventBus:
@@ -37,7 +40,8 @@ class EventBus:
             "DetailType": detail_type,
             "Detail": json.dumps(detail),
         }
-        if trace_header := self._trace_header():
+        trace_header = self._trace_header()
+        if trace_header and len(trace_header) <= MAX_TRACE_HEADER:
             entry["TraceHeader"] = trace_header
         try:
             call_with_retry(lambda: self._put(entry), deadline, self._clock)
@@ -51,5 +55,5 @@ class EventBus:
             return
         match response.get("Entries"):
             case [{"ErrorCode": str(code)}]:
-                raise AwsCallFailed(code, retryable=code in RETRYABLE_CODES)
+                raise AwsCallFailed(error_code(code), retryable=code in RETRYABLE_CODES)
         raise AwsCallFailed("IncompleteAnswer", retryable=True)

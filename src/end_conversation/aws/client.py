@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal, overload
+import re
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import boto3
 from botocore.awsrequest import AWSResponse
@@ -13,7 +14,9 @@ from botocore.httpsession import URLLib3Session
 from urllib3 import PoolManager, Timeout
 
 from end_conversation import USER_AGENT
+from end_conversation.deadline import run_with_timeout
 from end_conversation.errors import AwsCallFailed
+from end_conversation.trust import failure_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +26,12 @@ if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_sqs import SQSClient
+    from urllib3 import BaseHTTPResponse
 
     from end_conversation.deadline import Clock, Deadline
     from end_conversation.trust import Trust
 
-# The limits for connecting to one address and for each read. A try takes longer only if an answer drips or, once in a
-# sandbox, if the runtime's roots must be loaded.
+# The limits for connecting to one address, for each read, and for the whole try.
 CONNECT_SECONDS, READ_SECONDS = 1, 1.5
 TRY_SECONDS = CONNECT_SECONDS + READ_SECONDS
 PAUSE_SECONDS = 0.2
@@ -83,27 +86,37 @@ class _HttpSession:
         self._pool = PoolManager(ssl_context=trust.tls, timeout=timeout, retries=False)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        # Any, because botocore's type stubs demand HTTPHeaders where botocore itself passes urllib3's.
-        response: Any = self._trust.connect(
-            lambda: self._pool.urlopen(
-                request.method, request.url, body=request.body, headers=request.headers, preload_content=False
-            )
-        )
-        return AWSResponse(request.url, response.status, response.headers, response)
+        # In a worker thread, because a resolver can hang, and a server can send its answer byte by byte. Any, because
+        # botocore's type stubs demand HTTPHeaders where botocore itself passes urllib3's.
+        response: Any = run_with_timeout(lambda: self._trust.connect(lambda: self._exchange(request)), TRY_SECONDS)
+        return AWSResponse(request.url, response.status, response.headers, _Body(response.data))
+
+    def _exchange(self, request: AWSPreparedRequest) -> BaseHTTPResponse:
+        return self._pool.urlopen(request.method, request.url, body=request.body, headers=request.headers)
+
+
+class _Body(NamedTuple):
+    """A body that was read, as AWSResponse takes it."""
+
+    content: bytes
+
+    def stream(self) -> list[bytes]:
+        return [self.content]
 
 
 def expect_time_for_a_try(deadline: Deadline) -> None:
-    """Raise AwsCallFailed if a call that begins now could end too late."""
+    """Raise AwsCallFailed if a call that begins now could end after the deadline."""
     if deadline.left() < TRY_SECONDS:
         raise AwsCallFailed("NoTimeLeft", retryable=False)
 
 
 def call_with_retry[T](call: Callable[[], T], deadline: Deadline, clock: Clock, keep_seconds: float = 0) -> T:
-    """Make a call, and once more if that can help and there is time. Raises AwsCallFailed.
+    """Make a call if there is time for it, and once more if that can help. Raises AwsCallFailed.
 
     The second try helps if AWS throttles or fails for a moment, and if a kept connection or a signature did not survive
     a frozen sandbox. It leaves `keep_seconds` of the deadline for later calls.
     """
+    expect_time_for_a_try(deadline)
     try:
         return _call(call)
     except AwsCallFailed as error:
@@ -111,6 +124,11 @@ def call_with_retry[T](call: Callable[[], T], deadline: Deadline, clock: Clock, 
             raise
     clock.sleep(PAUSE_SECONDS)
     return _call(call)
+
+
+def error_code(text: str) -> str:
+    """Return an error code of AWS as far as it looks like one. It could be anything, and it is logged."""
+    return re.match("[A-Za-z0-9.]{0,64}", text)[0] or "Unknown"  # type: ignore[index]  # it always matches
 
 
 def _call[T](call: Callable[[], T]) -> T:
@@ -122,9 +140,9 @@ def _call[T](call: Callable[[], T]) -> T:
         code = error.response["Error"]["Code"]
         status_code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         retryable = code in RETRYABLE_CODES or status_code >= 500  # noqa: PLR2004 - server errors
-        raise AwsCallFailed(code, retryable=retryable) from None
+        raise AwsCallFailed(error_code(code), retryable=retryable) from None
     except BotoCoreError as error:
         # Missing credentials, for example. Nothing was sent, and a second try would fail in the same way.
         raise AwsCallFailed(type(error).__name__, retryable=False) from None
     except Exception as error:  # noqa: BLE001 - urllib3's errors, and whatever botocore's parser raises on a bad answer
-        raise AwsCallFailed(type(error).__name__, retryable=True) from None
+        raise AwsCallFailed(failure_name(error), retryable=True) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.aws.client import call_with_retry, expect_time_for_a_try
+from end_conversation.aws.client import call_with_retry
 from end_conversation.errors import AwsCallFailed
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class TimeoutQueue:
 
     def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
         """Make a received message visible again in this many seconds. Raises AwsCallFailed."""
-        expect_time_for_a_try(deadline)
         call_with_retry(
             lambda: self._client().change_message_visibility(
                 QueueUrl=self._timeout_queue_url, ReceiptHandle=receipt_handle, VisibilityTimeout=seconds
@@ -48,7 +47,6 @@ class TimeoutQueue:
         request: dict[str, Any] = {"QueueUrl": self._failed_queue_url, "MessageBody": message["body"]}
         if attributes := message.get("messageAttributes"):
             request["MessageAttributes"] = {name: _attribute(value) for name, value in attributes.items()}
-        expect_time_for_a_try(deadline)
         call_with_retry(lambda: self._send(request), deadline, self._clock)
 
     def _send(self, request: dict[str, Any]) -> None:

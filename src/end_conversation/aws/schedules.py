@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from end_conversation.aws.client import PAUSE_SECONDS, call_with_retry, expect_time_for_a_try
 from end_conversation.conversation import LIMIT_DETAIL_TYPE, LIMIT_SOURCE, MAX_SECONDS_AHEAD
-from end_conversation.deadline import ThreadNotStarted, run_with_timeout
 from end_conversation.errors import AwsCallFailed
 
 if TYPE_CHECKING:
@@ -49,14 +48,7 @@ class Schedules:
 
         Returns the time that stands. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
         """
-        try:
-            # In a worker thread, because a caller waits for the answer, and Scheduler can send it byte by byte.
-            return run_with_timeout(
-                lambda: call_with_retry(lambda: self._put(conversation, ends_at, deadline), deadline, self._clock),
-                deadline.left(),
-            )
-        except (TimeoutError, ThreadNotStarted) as error:
-            raise AwsCallFailed(type(error).__name__, retryable=False) from None
+        return call_with_retry(lambda: self._put(conversation, ends_at, deadline), deadline, self._clock)
 
     def _put(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
         try:

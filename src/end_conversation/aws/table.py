@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from end_conversation.aws.client import TRY_SECONDS, call_with_retry, expect_time_for_a_try
+from end_conversation.aws.client import TRY_SECONDS, call_with_retry
 from end_conversation.conversation import Reason, Result, Status
 from end_conversation.errors import AwsCallFailed
 
@@ -38,20 +38,26 @@ class EndedTable:
         self._clock = clock
 
     def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
-        """Return what is recorded about a conversation, with a consistent read. None if nothing is, or on failure."""
+        """Return what is recorded about a conversation, with a consistent read. None if nothing is.
+
+        What cannot be read may say that the conversation has ended, so the answer is then `unconfirmed`.
+        """
         response = self._call(
             lambda: self._client.get_item(
                 TableName=self._name, Key={"conversation": _serialize(conversation.key)}, ConsistentRead=True
             ),
             deadline,
         )
-        if response is None or "Item" not in response:
+        unread = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, self._clock.now(), attempts=1)
+        if response is None:
+            return unread
+        if "Item" not in response:
             return None
         try:
             return _result(response["Item"])
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             self._report_failure("MalformedItem")
-            return None
+            return unread
 
     def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Store an `ended` or `unconfirmed` result. Never replaces `ended` with `unconfirmed`."""
@@ -77,7 +83,6 @@ class EndedTable:
 
     def _call(self, call: Callable[[], Any], deadline: Deadline) -> Any:
         try:
-            expect_time_for_a_try(deadline)
             return call_with_retry(call, deadline, self._clock, keep_seconds=TRY_SECONDS)  # to publish
         except AwsCallFailed as error:
             if error.kind != "ConditionalCheckFailedException":

@@ -17,7 +17,7 @@ from end_conversation.telemetry import Telemetry
 from end_conversation.trust import create_trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Mapping
 
     from mypy_boto3_sqs import SQSClient
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from end_conversation.trust import Trust
 
 
-def bootstrap(environ: MutableMapping[str, str]) -> Callable[[Any, Any], Any]:
+def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler for these environment variables. Raises InvalidSetting."""
     settings = Settings.read(environ)
     clock = Clock()

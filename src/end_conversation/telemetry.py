@@ -6,6 +6,7 @@ misconfigured never prevents an answer.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from end_conversation.conversation import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Literal
 
     from end_conversation.conversation import Conversation, Result
@@ -42,14 +43,11 @@ _ORIGIN_HINT = "Tavus may check the Origin header: set TAVUS_ORIGIN to an origin
 
 
 class Telemetry:
-    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables.
+    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables."""
 
-    Removes variables from `environ` that Powertools would not start with.
-    """
-
-    def __init__(self, environ: MutableMapping[str, str]) -> None:
-        removed = _remove_invalid(environ)
-        # Powertools itself reads the environment when it is imported.
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        removed = _remove_invalid_settings()
+        # Powertools reads its settings when it is imported and when its classes are created.
         from aws_lambda_powertools import Logger, Metrics
 
         service = environ.get("POWERTOOLS_SERVICE_NAME") or "end-conversation"
@@ -209,8 +207,9 @@ def _fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
     }
 
 
-def _remove_invalid(environ: MutableMapping[str, str]) -> list[str]:
+def _remove_invalid_settings() -> list[str]:
     """Remove variables that Powertools would not start with. Returns the names of those that were not empty."""
+    environ = os.environ  # which Powertools itself reads
     invalid = [
         name
         for name in (f"POWERTOOLS_{switch}" for switch in _SWITCHES)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from logging.handlers import BufferingHandler
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,7 +25,18 @@ from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
 from end_conversation.trust import Trust
 from tests.unit.fakes import FakeClock, let_aws_answer
-from tests.unit.fault_server import FaultServer, Reply, answer, close, full_port, hang, reset, serving_tls, unused_port
+from tests.unit.fault_server import (
+    FaultServer,
+    Reply,
+    answer,
+    close,
+    drip,
+    full_port,
+    hang,
+    reset,
+    serving_tls,
+    unused_port,
+)
 
 BODY = b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}'
 ACCEPTED, ACCEPTED_KEPT = answer(200, BODY), answer(200, BODY, keep=True)
@@ -151,6 +163,42 @@ def test_a_silent_server_is_abandoned(putting: Callable[[str], Put], reply: Repl
         assert time.monotonic() - start < 1
 
     assert len(server.requests) == 2
+
+
+@pytest.mark.usefixtures("short_timeouts")
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_dripping_answer_is_abandoned(
+    putting: Callable[[str], Put], monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """No timeout of a single read ends it."""
+    monkeypatch.setattr(aws_client, "TRY_SECONDS", 0.3)
+    at_once = ACCEPTED.index(b"\r\n\r\n") + 4 if part == "body" else 0
+    with FaultServer((ACCEPTED[:at_once], drip(ACCEPTED[at_once:], every=0.01))) as server:
+        put = putting(server.url)
+        start = time.monotonic()
+        with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
+            call_and_retry(put)
+        assert time.monotonic() - start < 1.5
+
+
+def test_a_hanging_resolver_is_abandoned(putting: Callable[[str], Put], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws_client, "TRY_SECONDS", 0.2)
+    over = Event()
+    put = putting("http://aws.test")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: over.wait(5))
+    start = time.monotonic()
+    with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
+        call_and_retry(put)
+    over.set()
+
+    assert time.monotonic() - start < 1.5
+
+
+def test_no_try_begins_that_could_end_after_the_deadline() -> None:
+    clock = FakeClock()
+
+    with pytest.raises(AwsCallFailed, match="^NoTimeLeft$"):
+        call_with_retry(lambda: pytest.fail("called"), Deadline(clock, TRY_SECONDS - 0.1, 0), clock)
 
 
 @pytest.mark.usefixtures("short_timeouts")

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from end_conversation.bootstrap import bootstrap
-from end_conversation.errors import InvalidSetting, TavusUnavailable, UnsupportedEvent
+from end_conversation.errors import InvalidSetting, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from local.process import AWS_CLIENT
 from tests.unit.cold_start import cold_start
 from tests.unit.fakes import Context
@@ -140,6 +140,24 @@ def test_a_result_is_published_although_the_table_fails_and_the_bus_fails_once(
     assert targets == ["DynamoDB_20120810.PutItem"] * 2 + ["AWSEvents.PutEvents"] * 2
     *_, metrics = map(json.loads, capsys.readouterr().out.splitlines())
     assert (metrics["record_failed"], metrics["ended"]) == ([1.0], [1.0])
+
+
+def test_a_result_that_is_not_published_is_logged_and_not_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try publishes and counts it."""
+    with FaultServer(ENDED) as tavus, FaultServer(answer(200, b"{}"), answer(400)) as table_and_bus:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
+        settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        handler = bootstrap(WITH_EVENTS | settings | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
+        with pytest.raises(ResultNotPublished, match="^400$"):
+            handler(sample("session-timeout"), Context(60_000))
+
+    ended, failed, metrics = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (ended["status"], ended["tavus_status_code"]) == ("ended", 200)
+    assert failed["message"] == "the result was not published"
+    assert (metrics["trigger"], metrics["publish_failed"]) == ("event", [1.0])
+    assert "ended" not in metrics
 
 
 @pytest.mark.parametrize("deployment", ["http", "events"])

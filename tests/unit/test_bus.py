@@ -53,6 +53,29 @@ def test_an_event_is_one_entry(client: Any, stub: Stubber, trace_header: str | N
     publish(client, trace_header)
 
 
+@pytest.mark.parametrize(("length", "sent"), [(500, True), (501, False)])
+def test_a_long_trace_header_is_left_out(client: Any, stub: Stubber, length: int, sent: bool) -> None:
+    """AWS would refuse the result because of it."""
+    header = "R" * length
+    stub.add_response("put_events", ACCEPTED, {"Entries": [ENTRY | ({"TraceHeader": header} if sent else {})]})
+
+    publish(client, header)
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [("A" * 100_000, "A" * 64), ("Denied: d1 <b>", "Denied"), ("<html>", "Unknown"), ("", "Unknown"), ("A.b9", "A.b9")],
+)
+def test_an_error_code_is_named_as_far_as_it_looks_like_one(client: Any, stub: Stubber, code: str, named: str) -> None:
+    """In the answer to the whole call and to an entry."""
+    stub.add_response("put_events", refused(code))
+    with pytest.raises(ResultNotPublished, match=f"^{named}$"):
+        publish(client)
+    stub.add_client_error("put_events", code)
+    with pytest.raises(ResultNotPublished, match=f"^{named}$"):
+        publish(client)
+
+
 @pytest.mark.parametrize("code", ["InternalFailure", "InternalException", "ThrottlingException"])
 def test_temporary_refusals_are_retried(client: Any, stub: Stubber, code: str) -> None:
     """PutEvents reports a refused entry within a 200."""

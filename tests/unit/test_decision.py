@@ -43,6 +43,15 @@ def test_every_status_code_means_what_table_1_says(body: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("earlier", [False, True])
+def test_a_403_with_retry_after_is_a_throttle(earlier: bool) -> None:
+    """Some gateways answer so. It neither ended the conversation nor may have."""
+    answer = Answer(403, {"Retry-After": "7"}, b"")
+
+    assert cell(answer, earlier=earlier) == "unavailable/tavus_throttled"
+    assert not may_have_ended(answer)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize("reason", [Reason.TAVUS_TIMEOUT, Reason.TAVUS_UNREACHABLE])
 def test_no_answer_is_unavailable_in_both_columns(reason: Reason, sent: bool, earlier: bool) -> None:

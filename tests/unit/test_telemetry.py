@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +20,8 @@ from end_conversation.bootstrap import bootstrap
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
 from end_conversation.telemetry import Telemetry
-from tests.unit.cold_start import cold_start
+from local.process import ROOT
+from tests.unit.cold_start import cold_start, run_script
 from tests.unit.fakes import Context, FakeClock, sample
 
 CONVERSATION = Conversation("d1", "c1")
@@ -173,15 +175,14 @@ def units(metrics: dict[str, Any]) -> dict[str, str]:
     [
         ("record_failed", "the table of ended conversations failed"),
         ("publish_failed", "the result was not published"),
+        ("queue_failed", "a queue did not take a request"),
     ],
 )
 def test_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, message: str) -> None:
-    def work(telemetry: Telemetry) -> None:
-        report("event", ENDED)(telemetry)
-        getattr(telemetry, metric)("AccessDeniedException")
+    [failed], metrics = capture(lambda telemetry: getattr(telemetry, metric)("AccessDeniedException"))
 
-    [_, failed], metrics = capture(work)
-
+    assert (failed["trigger"], metrics["trigger"]) == ("event", "event")
+    assert "status" not in failed
     assert (failed["level"], failed["message"], failed["reason"]) == ("ERROR", message, "AccessDeniedException")
     assert metrics[metric] == [1.0]
     assert set(units(metrics).values()) == {"Count"}
@@ -422,6 +423,38 @@ def test_an_unknown_log_level_is_logged_and_counts_as_info(start: Start, variabl
 
     assert (warned["level"], warned["message"]) == ("WARNING", f"{variable} is not a log level, so INFO is used")
     assert rejected["status"] == "rejected"
+
+
+SWITCHES = ("DEBUG", "DEV", "LOG_DEDUPLICATION_DISABLED", "METRICS_DISABLED", "TRACE_DISABLED")
+JUNK = {
+    **{f"POWERTOOLS_{switch}": "maybe" for switch in SWITCHES},
+    "POWERTOOLS_LOGGER_SAMPLE_RATE": "abc",
+    "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1",
+}
+ANSWER_ONE = """
+from end_conversation.handler import handler
+from tests.unit.fakes import Context, sample
+assert handler(sample("http-api"), Context())["statusCode"] == 403
+"""
+
+
+@pytest.mark.parametrize("junk", [*JUNK, "all"])
+def test_an_invalid_setting_of_telemetry_costs_no_answer(junk: str) -> None:
+    """Powertools and the X-Ray SDK raise for each of them. The log names it, except for that of X-Ray."""
+    environ = JUNK if junk == "all" else {junk: JUNK[junk]}
+    path = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
+
+    lines = [json.loads(line) for line in run_script(ANSWER_ONE, environ | {"ALLOWED_DEPLOYMENT_IDS": "d1"}, path)]
+
+    messages = [line["message"] for line in lines if "level" in line]
+    warned = [f"{name} has an invalid value and is ignored" for name in environ if name.startswith("POWERTOOLS_")]
+    assert messages == [*warned, "conversation rejected"]
+    assert any(line.get("rejected") == [1.0] for line in lines)
+
+
+@pytest.mark.parametrize("name", [f"POWERTOOLS_{switch}" for switch in SWITCHES])
+def test_an_empty_switch_counts_as_unset(start: Start, name: str) -> None:
+    assert [line["message"] for line in start({name: ""})] == ["conversation rejected"]
 
 
 def test_a_cold_start_survives_a_log_level_in_lower_case() -> None:

@@ -132,6 +132,9 @@ class Telemetry:
     def count_result(self, trigger: Trigger, result: Result) -> None:
         """Count the result of an invocation."""
         self._count(trigger, result.status)
+        if trigger == "event" and result.status in (Status.ENDED, Status.UNCONFIRMED):
+            # 1 or 0: an alarm goes off if the maximum is 0, because then Tavus confirms nothing.
+            self._count(trigger, "confirmed", result.status is Status.ENDED)
 
     def invalid(self, trigger: Trigger, reason: str, detail: str | None = None) -> None:
         """Log and count an invalid request or event. `detail` says what is wrong with an event that nobody answers."""
@@ -177,16 +180,14 @@ class Telemetry:
         with _never_raising():
             log(message, extra={"trigger": trigger, "status": status} | fields)
 
-    def _count(self, trigger: Trigger, metric: str) -> None:
+    def _count(self, trigger: Trigger, metric: str, value: float = 1) -> None:
         with _never_raising():
             self._metrics.add_dimension("trigger", trigger)
-            self._metrics.add_metric(metric, "Count", 1)
+            self._metrics.add_metric(metric, "Count", value)
 
     def _measure_tavus(self, result: Result, seconds: float) -> None:
         self._metrics.add_metric("tavus_latency", "Milliseconds", seconds * 1000)
         self._metrics.add_metric("attempts", "Count", result.attempts)
-        # 1 or 0: the average is the share of answered calls, which an alarm watches.
-        self._metrics.add_metric("tavus_answered", "Count", result.status is not Status.UNAVAILABLE)
 
     def _annotate(self, subsegment: Any, result: Result) -> None:
         if subsegment is None:

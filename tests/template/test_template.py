@@ -335,7 +335,7 @@ def test_everything_logs_into_log_groups_with_a_retention() -> None:
 def test_the_access_log_is_json_without_ids() -> None:
     """A line has the route and not the path, because the ids in the path are not validated yet."""
     [stage] = of_type("AWS::ApiGatewayV2::Stage").values()
-    line = json.loads(stage["AccessLogSettings"]["Format"])
+    line = json.loads(stage["AccessLogSettings"]["Format"]["Fn::Sub"])
     assert line["request_id"] == "$context.requestId"  # required by API Gateway
     assert not {"$context.path", "$context.customDomain.basePathMatched"} & set(line.values())
 
@@ -421,12 +421,28 @@ def test_cors_allows_the_methods_of_the_routes() -> None:
 # Alarms and the dashboard
 
 
-def dimensions(alarm: dict[str, Any]) -> dict[str, str]:
-    """An alarm's dimensions, each with its value or with the name of the resource that gives it."""
-    return {
-        dimension["Name"]: next(iter(value.values())) if isinstance(value := dimension["Value"], dict) else value
-        for dimension in alarm["Dimensions"]
-    }
+type Metric = tuple[str, str, frozenset[tuple[str, str]]]
+"""A namespace, a name and the dimensions, each with its value or the name of the resource that gives it."""
+
+
+def watched(alarm: dict[str, Any]) -> list[Metric]:
+    """The metrics that an alarm watches."""
+    metrics = [found["MetricStat"]["Metric"] for found in alarm.get("Metrics", []) if "MetricStat" in found] or [alarm]
+    return [
+        (
+            metric["Namespace"],
+            metric["MetricName"],
+            frozenset(
+                (dimension["Name"], next(iter(value.values())) if isinstance(value, dict) else value)
+                for dimension in metric["Dimensions"]
+                for value in [dimension["Value"]]
+            ),
+        )
+        for metric in metrics
+    ]
+
+
+WATCHED = {name: watched(alarm) for name, alarm in ALARMS.items()}
 
 
 def emitted() -> set[tuple[str, str, str]]:
@@ -466,15 +482,20 @@ def emitted() -> set[tuple[str, str, str]]:
             assert [set(names) for names in directive["Dimensions"]] == [{"service", "trigger"}]
             assert line["service"] == "template"
             found |= {(directive["Namespace"], metric["Name"], line["trigger"]) for metric in directive["Metrics"]}
+    for filter_ in of_type("AWS::Logs::MetricFilter").values():
+        [metric] = filter_["MetricTransformations"]
+        found.add((metric["MetricNamespace"], metric["MetricName"], "http"))
     return found
 
 
 EMITTED = emitted()
-# The metrics of AWS that are used here: by namespace, their dimension and their names.
+# The metrics of AWS that are used here: by namespace, their dimension, its values, and their names.
 OF_AWS = {
-    "AWS/Lambda": ("FunctionName", {"Errors", "Throttles"}),
+    "AWS/ApiGateway": ("ApiId", {"HttpApi"}, {"5xx", "Count"}),
+    "AWS/Lambda": ("FunctionName", {*FUNCTIONS}, {"Errors", "Throttles"}),
     "AWS/SQS": (
         "QueueName",
+        {f"{queue}.QueueName" for queue in QUEUES},
         {
             "ApproximateAgeOfOldestMessage",
             "ApproximateNumberOfMessagesNotVisible",
@@ -485,40 +506,120 @@ OF_AWS = {
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_every_alarm_watches_a_metric_that_exists(name: str) -> None:
-    """The code or AWS emits it, under exactly these dimensions."""
-    alarm = ALARMS[name]
-    namespace, metric, by = alarm["Namespace"], alarm["MetricName"], dimensions(alarm)
-    if namespace in OF_AWS:
-        dimension, metrics = OF_AWS[namespace]
-        [(name_of_dimension, value)] = by.items()
-        assert (name_of_dimension, metric in metrics) == (dimension, True)
-        assert value.removesuffix(".QueueName") in {*FUNCTIONS, *QUEUES}
-    else:
-        assert by.keys() == {"service", "trigger"}
-        # The metrics of two stacks in one account do not mix.
-        service = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
-        assert by["service"] == service["Ref"] == "AWS::StackName"
-        assert (namespace, metric, by["trigger"]) in EMITTED
+def test_every_alarm_watches_metrics_that_exist(name: str) -> None:
+    """The code, the access log or AWS emits them, under exactly these dimensions."""
+    for namespace, metric, dimensions in WATCHED[name]:
+        if namespace in OF_AWS:
+            dimension, values, metrics = OF_AWS[namespace]
+            [(found, value)] = dimensions
+            assert (found, value in values, metric in metrics) == (dimension, True, True)
+        else:
+            by = dict(dimensions)
+            assert by.keys() == {"service", "trigger"}
+            # The metrics of two stacks in one account do not mix.
+            service = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+            assert by["service"] == service["Ref"] == "AWS::StackName"
+            assert (namespace, metric, by["trigger"]) in EMITTED
 
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_every_alarm_notifies_the_mail_address_and_the_topic(name: str) -> None:
     """Missing data raises no alarm, because nothing runs while there are no conversations."""
     assert ALARMS[name]["AlarmActions"] == [
-        {"Fn::If": ["MailsAlarms", {"Ref": "AlarmTopic"}, NOTHING]},
-        {"Fn::If": ["TellsTopic", {"Ref": "AlarmTopicArn"}, NOTHING]},
+        {"Fn::If": ["HasAlarmEmail", {"Ref": "AlarmTopic"}, NOTHING]},
+        {"Fn::If": ["HasAlarmTopic", {"Ref": "AlarmTopicArn"}, NOTHING]},
     ]
     assert ALARMS[name]["TreatMissingData"] == "notBreaching"
 
 
-def test_every_queue_and_function_has_alarms() -> None:
-    """A timeout counts as an error. Session timeouts that the function has no concurrency for wait in the queue."""
-    watched = {(alarm["MetricName"], value) for alarm in ALARMS.values() for value in dimensions(alarm).values()}
-    assert {(metric, function) for function in FUNCTIONS for metric in ("Errors", "Throttles")} - {
-        ("Throttles", "EventFunction")
-    } <= watched
-    assert {f"{queue}.QueueName" for queue in QUEUES} <= {value for _, value in watched}
+def own(metric: str, trigger: str) -> Metric:
+    return "EndConversation", metric, frozenset({("service", "AWS::StackName"), ("trigger", trigger)})
+
+
+def of_queue(metric: str, queue: str) -> Metric:
+    return "AWS/SQS", metric, frozenset({("QueueName", f"{queue}.QueueName")})
+
+
+@pytest.mark.parametrize(
+    ("symptom", "metric"),
+    [
+        ("callers get errors", ("AWS/ApiGateway", "5xx", frozenset({("ApiId", "HttpApi")}))),
+        ("callers are turned away", own("turned_away", "http")),
+        ("session timeouts are late", of_queue("ApproximateAgeOfOldestMessage", "TimeoutQueue")),
+        ("session timeouts failed", of_queue("ApproximateNumberOfMessagesVisible", "FailedQueue")),
+        ("Tavus or the allow-list refuses", own("rejected", "event")),
+        ("Tavus confirms no end", own("confirmed", "event")),
+        ("the event function raised", ("AWS/Lambda", "Errors", frozenset({("FunctionName", "EventFunction")}))),
+        ("the record failed", own("record_failed", "event")),
+    ],
+)
+def test_every_symptom_has_one_alarm(symptom: str, metric: Metric) -> None:
+    assert sum(metric in metrics for metrics in WATCHED.values()) == 1, symptom
+
+
+def breaches(name: str, value: float) -> bool:
+    """Whether one value of the metric, or of the expression, sets off the alarm."""
+    alarm = ALARMS[name]
+    threshold = float(alarm["Threshold"])
+    return {
+        "GreaterThanThreshold": value > threshold,
+        "GreaterThanOrEqualToThreshold": value >= threshold,
+        "LessThanThreshold": value < threshold,
+    }[alarm["ComparisonOperator"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "quiet", "loud"),
+    [
+        ("ApiErrorsAlarm", 0.05, 0.06),
+        ("TurnedAwayAlarm", 0, 1),
+        ("LateAlarm", 600, 601),
+        ("FailedAlarm", 0, 1),
+        ("RejectedAlarm", 0, 1),
+        ("UnconfirmedAlarm", 1, 0),
+        ("EventErrorsAlarm", 0, 1),
+        ("RecordFailedAlarm", 0, 1),
+    ],
+)
+def test_an_alarm_goes_off_at_its_threshold(name: str, quiet: float, loud: float) -> None:
+    assert (breaches(name, quiet), breaches(name, loud)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "confirmed"),
+    [("ended", [1]), ("unconfirmed", [0]), ("not_found", []), ("rejected", []), ("unavailable", [])],
+)
+def test_unconfirmed_ends_set_off_an_alarm_only_if_none_is_confirmed(
+    status: str, confirmed: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the maximum of what the code emits."""
+    assert ALARMS["UnconfirmedAlarm"]["Statistic"] == "Maximum"
+    telemetry = Telemetry({"POWERTOOLS_SERVICE_NAME": f"count-{status}"})
+    result = Result(Status(status), None, FakeClock().now(), 1)
+
+    telemetry.instrument(lambda *_: telemetry.count_result("event", result))({}, Context())
+
+    assert json.loads(capsys.readouterr().out).get("confirmed", []) == confirmed
+
+
+def test_every_alarm_names_its_row_in_the_documentation() -> None:
+    for name, alarm in ALARMS.items():
+        assert alarm["AlarmDescription"].endswith(f" See {name} in docs/operating.md.")
+        [row] = re.findall(rf"^\| .*`{name}`.* \|$", (ROOT / "docs/operating.md").read_text(), re.MULTILINE)
+        assert re.search("`(aws|make) ", row), name  # a command
+
+
+def test_the_access_log_counts_what_api_gateway_turns_away() -> None:
+    """The filter matches the line of a 429 as API Gateway writes it."""
+    [found] = of_type("AWS::Logs::MetricFilter").values()
+    [stage] = of_type("AWS::ApiGatewayV2::Stage").values()
+    line = json.loads(stage["AccessLogSettings"]["Format"]["Fn::Sub"])
+    [transformation] = found["MetricTransformations"]
+
+    assert found["FilterPattern"] == '{ $.status = "429" }'
+    assert line["status"] == "$context.status"
+    dimensions = {found["Key"]: line[found["Value"].removeprefix("$.")] for found in transformation["Dimensions"]}
+    assert dimensions == {"service": "${AWS::StackName}", "trigger": "http"}
 
 
 def test_the_dashboard_shows_metrics_that_exist_and_every_metric_of_the_code() -> None:
@@ -527,7 +628,7 @@ def test_the_dashboard_shows_metrics_that_exist_and_every_metric_of_the_code() -
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
     shown = {line[1] for line in lines if isinstance(line[0], str) and line[0] != "..."}
     of_code = {metric for _, metric, _ in EMITTED}
-    assert shown <= of_code | {metric for _, metrics in OF_AWS.values() for metric in metrics}
+    assert shown <= of_code | {metric for *_, metrics in OF_AWS.values() for metric in metrics}
     assert of_code <= shown
 
 

@@ -209,7 +209,6 @@ def test_limit_is_one_log_line_and_a_count(
 
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
 def test_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
-    """The average of `tavus_answered` is the share of calls that Tavus answered."""
     clock = FakeClock()
 
     def end(conversation: Conversation, deadline: Deadline) -> Result:
@@ -226,8 +225,7 @@ def test_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
 
     assert metrics["tavus_latency"] == [1500.0]
     assert metrics["attempts"] == [float(result.attempts)]
-    assert metrics["tavus_answered"] == [float(result is ENDED)]
-    counts = dict.fromkeys(("attempts", "tavus_answered", str(result.status)), "Count")
+    counts = dict.fromkeys(("attempts", str(result.status)), "Count")
     assert units(metrics) == counts | {"tavus_latency": "Milliseconds"}
 
 

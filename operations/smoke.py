@@ -1,7 +1,7 @@
 """Checks that requests reach the functions of a deployed stack, by asking for a deployment that is not allowed.
 
 The stack and its region are those that `sam deploy --guided` saved, unless --stack or AWS_REGION name others. boto3's
-own settings choose the account. With HttpAuth IAM the requests are signed, and with JWT they carry the token in TOKEN.
+own settings choose the account. For IAM a request is signed, and for JWT it carries the token in TOKEN.
 Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
 Exits 0 if each route's function rejects the deployment, 1 at any other answer, 2 if there is no answer.
 """
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 SAMCONFIG = Path(__file__).parent.parent / "samconfig.toml"
 _CONVERSATION = "/v2/deployments/smoke-test/conversations/smoke-test"
-ROUTES = (("POST", f"{_CONVERSATION}/end"), ("PUT", f"{_CONVERSATION}/timeout"))
+# By the output that says who may use the route.
+ROUTES = {"HttpAuth": ("POST", f"{_CONVERSATION}/end"), "LimitAuth": ("PUT", f"{_CONVERSATION}/timeout")}
 TIMEOUT_SECONDS = 40
 
 # The likely cause of any other answer.
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         aws = boto3.Session(region_name=region)
         found = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
-        for route in ROUTES:  # a stack that does not refuse an end is not asked for a limit
-            answer = ask(outputs["ApiUrl"], outputs["HttpAuth"], aws, os.environ.get("TOKEN"), route)
+        for auth, route in ROUTES.items():  # a stack that does not refuse an end is not asked for a limit
+            answer = ask(outputs["ApiUrl"], outputs[auth], aws, os.environ.get("TOKEN"), route)
             print(f"{route[0]}: {answer.status} {answer.data.decode(errors='replace')}")
             if not refused(answer):
                 parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
@@ -74,12 +75,12 @@ def read_samconfig(path: Path) -> dict[str, str]:
 
 
 def ask(
-    api_url: str, http_auth: str, session: boto3.Session, token: str | None, route: tuple[str, str]
+    api_url: str, auth: str, session: boto3.Session, token: str | None, route: tuple[str, str]
 ) -> urllib3.BaseHTTPResponse:
-    """Send a request to this method and path, as HttpAuth demands. Raises HTTPError or NoCredentialsError."""
+    """Send a request to this method and path, as IAM, JWT or NONE demands. Raises HTTPError or NoCredentialsError."""
     method, url = route[0], api_url + route[1]
     request = AWSRequest(method, url)
-    match http_auth:
+    match auth:
         case "IAM":
             credentials = session.get_credentials()
             if credentials is None:

@@ -45,7 +45,7 @@ def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str)
 
 
 def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template: Path | None = None) -> Stack:
-    """Create a stack of this name at a local AWS, or update it. Raises ProcessFailed.
+    """Create a stack of this name at a local AWS, or update it, with `sam deploy`. Raises ProcessFailed.
 
     `template` names its own code. Without it, the functions are built.
     """
@@ -53,13 +53,23 @@ def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template
     options = ["--stack-name", name, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
     options += ["--no-confirm-changeset", "--no-fail-on-empty-changeset"]
     _sam("deploy", endpoint_url, "--template-file", template or build(), *options, "--parameter-overrides", *overrides)
-    found = _client(endpoint_url, "cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
-    # Its own address is a subdomain of localhost, which many resolvers don't know.
-    api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
-    stack = Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
-    _fill_gaps_of_ministack(stack)
-    return stack
+    return _read(endpoint_url, name)
+
+
+def update(endpoint_url: str, name: str, parameters: dict[str, str]) -> Stack:
+    """Change parameters of a stack at a local AWS, and nothing else."""
+    cloudformation = _client(endpoint_url, "cloudformation")
+    found = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Parameters"]
+    known = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in found}
+    if (wanted := known | parameters) != known:
+        cloudformation.update_stack(
+            StackName=name,
+            UsePreviousTemplate=True,
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items()],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+        cloudformation.get_waiter("stack_update_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    return _read(endpoint_url, name)
 
 
 def delete(endpoint_url: str, name: str) -> None:
@@ -70,9 +80,7 @@ def delete(endpoint_url: str, name: str) -> None:
 @contextmanager
 def _aws() -> Iterator[str]:
     port = free_port()
-    environment = clean_environment(
-        AUTH="true", BIND_HOST="127.0.0.1", GATEWAY_PORT=str(port), IOT_MTLS_ENABLED="0"
-    )
+    environment = clean_environment(AUTH="true", BIND_HOST="127.0.0.1", GATEWAY_PORT=str(port), IOT_MTLS_ENABLED="0")
     with serving([ROOT / ".venv-ministack/bin/python", "-m", "ministack"], environment, port):
         yield f"http://127.0.0.1:{port}"
 
@@ -80,6 +88,16 @@ def _aws() -> Iterator[str]:
 def _sam(command: str, endpoint_url: str, *options: object) -> None:
     settings = {"AWS_ENDPOINT_URL": endpoint_url, "SAM_CLI_POLL_DELAY": "0.5", "SAM_CLI_TELEMETRY": "0"}
     run([SAM, command, *options], clean_environment(**AWS_CLIENT, **settings))
+
+
+def _read(endpoint_url: str, name: str) -> Stack:
+    found = _client(endpoint_url, "cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+    # Its own address is a subdomain of localhost, which many resolvers don't know.
+    api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
+    stack = Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+    _fill_gaps_of_ministack(stack)
+    return stack
 
 
 def _fill_gaps_of_ministack(stack: Stack) -> None:

@@ -68,27 +68,40 @@ def seconds_ahead(seconds: int) -> str:
     return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def test_outage_of_tavus(stack: Stack, tavus: Tavus, subscriber: Subscriber, new_lines: NewLines) -> None:
-    """The log and the metric say that Tavus is down. The next try, half a minute later, ends the conversation."""
+def test_redrive_after_the_last_receive(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
+    """SQS moves the message to the failed queue. Sent again, it ends the conversation under the id of the event."""
+    sqs, queue = stack.client("sqs"), {"QueueUrl": stack.outputs["TimeoutQueueUrl"]}
+    event = event_of(tavus)
+    body = json.dumps(event | {"detail": event["detail"] | {"ends_at": seconds_ahead(2)}})
+    policy = sqs.get_queue_attributes(**queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+    once = {"deadLetterTargetArn": stack.outputs["FailedQueueArn"], "maxReceiveCount": 1}
+    sqs.set_queue_attributes(**queue, Attributes={"RedrivePolicy": json.dumps(once)})
+    try:
+        send_message(stack, body)  # its only receive waits for its second
+        failed = take_failed(stack)
+    finally:
+        sqs.set_queue_attributes(**queue, Attributes=policy)
+    assert failed == body
+    assert requests_for(tavus, event["detail"]["conversation_id"]) == 0
+
+    send_message(stack, failed)
+
+    assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"
+
+
+def test_stop(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
+    """While the mapping is disabled, everything waits and nothing fails."""
+    functions, mapping = stack.client("lambda"), {"UUID": stack.outputs["TimeoutQueueMappingId"]}
     conversation_id = tavus.start(DEPLOYMENT_ID)
-    tavus.down = True
+    functions.update_event_source_mapping(**mapping, Enabled=False)
     try:
         event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
-        wait_until(lambda: values(new_lines(), "tavus_answered"), "a failed try")
+        time.sleep(2)  # ministack looks for messages every second
+        assert messages(stack, "TimeoutQueueUrl", "") > 0
+        assert requests_for(tavus, conversation_id) == messages(stack, "FailedQueueUrl") == 0
     finally:
-        tavus.down = False
-    [failed] = [line for line in logged(new_lines()) if line.get("conversation_id") == conversation_id]
-    assert (failed["level"], failed["message"]) == ("ERROR", "conversation unavailable")
-    assert (failed["reason"], failed["tavus_status_code"], failed["attempts"]) == ("tavus_error", 503, 3)
-    assert values(new_lines(), "tavus_answered") == [0]
-
-    result = subscriber.result_of(event_id, 60)
-
-    assert result["detail"]["status"] == "ended"
-    assert result["detail"]["trigger"]["id"] == event_id
-    assert 27 <= seconds_late(result, failed["timestamp"]) <= 33 + LATE_SECONDS
-    assert requests_for(tavus, conversation_id) == 3 + 1
-    assert messages(stack, "FailedQueueUrl") == 0
+        functions.update_event_source_mapping(**mapping, Enabled=True)
+    assert subscriber.result_of(event_id)["detail"]["status"] == "ended"
 
 
 def test_message_that_is_no_event(stack: Stack, new_lines: NewLines) -> None:
@@ -119,48 +132,12 @@ def test_event_without_ids(stack: Stack, tavus: Tavus, subscriber: Subscriber, n
     assert subscriber.result_of(put(stack, correct))["detail"]["status"] == "ended"
 
 
-def test_redrive_after_the_last_receive(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
-    """SQS moves the message to the failed queue. Sent again, it ends the conversation under the id of the event."""
-    sqs, queue = stack.client("sqs"), {"QueueUrl": stack.outputs["TimeoutQueueUrl"]}
-    event = event_of(tavus)
-    body = json.dumps(event | {"detail": event["detail"] | {"ends_at": seconds_ahead(2)}})
-    policy = sqs.get_queue_attributes(**queue, AttributeNames=["RedrivePolicy"])["Attributes"]
-    once = {"deadLetterTargetArn": stack.outputs["FailedQueueArn"], "maxReceiveCount": 1}
-    sqs.set_queue_attributes(**queue, Attributes={"RedrivePolicy": json.dumps(once)})
-    try:
-        send_message(stack, body)  # its only receive waits for its second
-        failed = take_failed(stack)
-    finally:
-        sqs.set_queue_attributes(**queue, Attributes=policy)
-    assert failed == body
-    assert requests_for(tavus, event["detail"]["conversation_id"]) == 0
-
-    send_message(stack, failed)
-
-    assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"
-
-
 def test_dead_letter_of_a_schedule(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     """The request that SQS refused holds the event, and ends its conversation too."""
     event = event_of(tavus)
     request = {"MessageBody": json.dumps(event), "QueueUrl": stack.outputs["TimeoutQueueUrl"]}
     send_message(stack, json.dumps(request))
     assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"
-
-
-def test_stop(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
-    """While the mapping is disabled, everything waits and nothing fails."""
-    functions, mapping = stack.client("lambda"), {"UUID": stack.outputs["TimeoutQueueMappingId"]}
-    conversation_id = tavus.start(DEPLOYMENT_ID)
-    functions.update_event_source_mapping(**mapping, Enabled=False)
-    try:
-        event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
-        time.sleep(2)  # ministack looks for messages every second
-        assert messages(stack, "TimeoutQueueUrl", "") > 0
-        assert requests_for(tavus, conversation_id) == messages(stack, "FailedQueueUrl") == 0
-    finally:
-        functions.update_event_source_mapping(**mapping, Enabled=True)
-    assert subscriber.result_of(event_id)["detail"]["status"] == "ended"
 
 
 def test_ends_at(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
@@ -171,6 +148,29 @@ def test_ends_at(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     result = subscriber.result_of(event_id)
     assert 0 <= seconds_late(result, ends_at) <= LATE_SECONDS
     assert requests_for(tavus, conversation_id) == 1
+
+
+def test_outage_of_tavus(stack: Stack, tavus: Tavus, subscriber: Subscriber, new_lines: NewLines) -> None:
+    """The log and the metric say that Tavus is down. The next try, half a minute later, ends the conversation."""
+    conversation_id = tavus.start(DEPLOYMENT_ID)
+    tavus.down = True
+    try:
+        event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
+        wait_until(lambda: values(new_lines(), "tavus_answered"), "a failed try")
+    finally:
+        tavus.down = False
+    [failed] = [line for line in logged(new_lines()) if line.get("conversation_id") == conversation_id]
+    assert (failed["level"], failed["message"]) == ("ERROR", "conversation unavailable")
+    assert (failed["reason"], failed["tavus_status_code"], failed["attempts"]) == ("tavus_error", 503, 3)
+    assert values(new_lines(), "tavus_answered") == [0]
+
+    result = subscriber.result_of(event_id, 60)
+
+    assert result["detail"]["status"] == "ended"
+    assert result["detail"]["trigger"]["id"] == event_id
+    assert 27 <= seconds_late(result, failed["timestamp"]) <= 33 + LATE_SECONDS
+    assert requests_for(tavus, conversation_id) == 3 + 1
+    assert messages(stack, "FailedQueueUrl") == 0
 
 
 def test_limits(stack: Stack, tavus: Tavus, subscriber: Subscriber, limits: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -25,25 +26,34 @@ PROGRAMS = {FLOOR: ("empty.py", "raw.py", "floor.py"), USUAL: ("usual.py",)}
 BUNDLE = CODE / "authorities.pem"
 _TRUST = {"SSL_CERT_FILE": str(BUNDLE), "REQUESTS_CA_BUNDLE": str(BUNDLE)}
 _BUS = {"EVENT_BUS_NAME": "default"}
+_TABLE = {"ENDED_TABLE_NAME": "ended"}
+_QUEUES = {"TIMEOUT_QUEUE_URL": "https://sqs/timeouts", "FAILED_QUEUE_URL": "https://sqs/failed"}
 _USUAL = _TRUST | _BUS | {"KEEP_SESSION": "true"}
 _LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A handler, the folder of its code, its settings, and what makes an event from a conversation's id."""
+    """A handler, the folder of its code, its settings, what makes an event from a conversation's id, and the answer."""
 
     name: str
     code: Path
     handler: str
     settings: Mapping[str, str] = field(default_factory=dict)
     event: Callable[[str], dict[str, Any]] = request_for
+    answer: bytes = b'"statusCode": 200'
 
 
 def _limit_for(conversation_id: str) -> dict[str, Any]:
     event = request_for(conversation_id)
     event["requestContext"]["http"]["method"] = "PUT"
     return event | {"rawPath": event["rawPath"].replace("/end", "/timeout")}
+
+
+def _message_for(conversation_id: str) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads((ROOT / "events/session-timeout-message.json").read_text())
+    message["Records"][0]["body"] = json.dumps(timeout_of(conversation_id))
+    return message
 
 
 _HANDLER = "end_conversation.handler.handler"
@@ -54,8 +64,8 @@ CONTESTANTS = [
     Contestant("ours", OURS, _HANDLER),
     Contestant("usual, post", USUAL, "usual.handler", _TRUST | _BUS),
     Contestant("usual, Session", USUAL, "usual.handler", _USUAL),
-    Contestant("ours, events", OURS, _HANDLER, _BUS | {"ENDED_TABLE_NAME": "ended"}, timeout_of),
-    Contestant("usual, events", USUAL, "usual.handler", _USUAL, timeout_of),
+    Contestant("ours, events", OURS, _HANDLER, _BUS | _TABLE | _QUEUES, _message_for, b'"batchItemFailures": []'),
+    Contestant("usual, events", USUAL, "usual.handler", _USUAL, timeout_of, b"null"),
     Contestant("ours, limits", OURS, _HANDLER, _LIMITS, _limit_for),
 ]
 

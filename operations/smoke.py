@@ -1,7 +1,7 @@
 """Checks that requests reach the functions of a deployed stack, by asking for a deployment that is not allowed.
 
 The stack and its region are those that `sam deploy --guided` saved, unless --stack or AWS_REGION name others. boto3's
-own settings choose the account. For IAM a request is signed, and for JWT it carries the token in TOKEN.
+own settings choose the account. Requests are signed or carry the token in TOKEN, as their routes demand.
 Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
 Exits 0 if each route's function rejects the deployment, 1 at any other answer, 2 if there is no answer.
 """
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SAMCONFIG = Path(__file__).parent.parent / "samconfig.toml"
 _CONVERSATION = "/v2/deployments/smoke-test/conversations/smoke-test"
-# By the output that says who may use the route.
-ROUTES = {"HttpAuth": ("POST", f"{_CONVERSATION}/end"), "LimitAuth": ("PUT", f"{_CONVERSATION}/timeout")}
+# Each route, and the output that says who may call it.
+ROUTES = (("POST", f"{_CONVERSATION}/end", "HttpAuth"), ("PUT", f"{_CONVERSATION}/timeout", "LimitAuth"))
 TIMEOUT_SECONDS = 40
 
 # The likely cause of any other answer.
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         aws = boto3.Session(region_name=region)
         found = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
-        for auth, route in ROUTES.items():  # a stack that does not refuse an end is not asked for a limit
-            answer = ask(outputs["ApiUrl"], outputs[auth], aws, os.environ.get("TOKEN"), route)
-            print(f"{route[0]}: {answer.status} {answer.data.decode(errors='replace')}")
+        for method, path, auth in ROUTES:  # a stack that does not refuse an end is not asked for a limit
+            answer = ask(method, outputs["ApiUrl"] + path, outputs[auth], aws, os.environ.get("TOKEN"))
+            print(f"{method}: {answer.status} {answer.data.decode(errors='replace')}")
             if not refused(answer):
                 parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
     except KeyError as error:
@@ -74,11 +74,8 @@ def read_samconfig(path: Path) -> dict[str, str]:
         return {}
 
 
-def ask(
-    api_url: str, auth: str, session: boto3.Session, token: str | None, route: tuple[str, str]
-) -> urllib3.BaseHTTPResponse:
-    """Send a request to this method and path, as IAM, JWT or NONE demands. Raises HTTPError or NoCredentialsError."""
-    method, url = route[0], api_url + route[1]
+def ask(method: str, url: str, auth: str, session: boto3.Session, token: str | None) -> urllib3.BaseHTTPResponse:
+    """Send a request as IAM, JWT or NONE demands. Raises HTTPError or NoCredentialsError."""
     request = AWSRequest(method, url)
     match auth:
         case "IAM":

@@ -12,6 +12,12 @@ from end_conversation.errors import InvalidId
 if TYPE_CHECKING:
     from datetime import datetime
 
+# What the results of limits have as their trigger.
+LIMIT_SOURCE = "end-conversation"
+LIMIT_DETAIL_TYPE = "Session Limit"
+# How far ahead the end that a session timeout names may be: so long can it wait in the queue.
+MAX_SECONDS_AHEAD = 15 * 60
+
 _ID = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from end_conversation.conversation import Conversation, Status
+from end_conversation.conversation import LIMIT_DETAIL_TYPE, LIMIT_SOURCE, MAX_SECONDS_AHEAD, Conversation, Status
 from end_conversation.deadline import Deadline
 from end_conversation.ending import refuse_deployment
 from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable, UnsupportedEvent
@@ -26,7 +26,6 @@ RESULT_DETAIL_TYPE = "Conversation End Result"
 RESERVE_SECONDS = 20
 # Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
-MAX_SECONDS_AHEAD = 15 * 60
 
 _UTC_SECOND = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
@@ -101,7 +100,7 @@ class EventDoor:
 
     def _ends_at(self, value: object) -> datetime:
         try:
-            ends_at = parse_utc_second(value)
+            ends_at = _parse_utc_second(value)
         except ValueError:
             raise InvalidEvent("detail.ends_at must be a time in UTC such as 2026-11-29T08:37:41Z") from None
         if (ends_at - self._clock.now()).total_seconds() > MAX_SECONDS_AHEAD:
@@ -120,6 +119,8 @@ class EventDoor:
         else:
             result = refuse_deployment(self._clock)
         self._telemetry.result("event", conversation, result, deadline)
+        if (timeout.trigger["source"], timeout.trigger["detail_type"]) == (LIMIT_SOURCE, LIMIT_DETAIL_TYPE):
+            self._telemetry.limit_reached(result)
         if result.status is Status.UNAVAILABLE:
             text = f"{result.reason}: {result.failure} (attempts: {result.attempts})"
             raise TavusUnavailable(text, retry_after=result.retry_after)
@@ -135,7 +136,7 @@ def invocation_deadline(context: LambdaContext, clock: Clock) -> Deadline:
     return Deadline(clock, context.get_remaining_time_in_millis() / 1000 - EXIT_SECONDS, RESERVE_SECONDS)
 
 
-def parse_utc_second(value: object) -> datetime:
+def _parse_utc_second(value: object) -> datetime:
     """Parse a time in UTC such as 2026-11-29T08:37:41Z. Raises ValueError."""
     if not isinstance(value, str) or not _UTC_SECOND.fullmatch(value):
         raise ValueError(value)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from end_conversation.telemetry import Telemetry, Trigger
 
 MIN_SECONDS = 60  # EventBridge Scheduler is precise to a minute
+# Where a caller may have put a limit by mistake. It must not become the maximum.
+_OTHER_PLACES = ("body", "rawQueryString", "queryStringParameters", "multiValueQueryStringParameters")
 
 
 class ScheduleTimeout(Protocol):
@@ -48,11 +50,11 @@ class SetLimit:
     def __call__(self, request: Request) -> dict[str, Any]:
         """Set the limit of one conversation. Without `seconds` in the query, it is the maximum."""
         conversation, deadline = request.conversation, request.deadline
-        seconds = _seconds(request.event, self._max_session_seconds)
-        if seconds is None:
+        try:
+            seconds = _seconds(request.event, self._max_session_seconds)
+        except ValueError as error:
             self._telemetry.invalid(self.trigger, "invalid_seconds")
-            detail = f"seconds must be one whole number, {MIN_SECONDS} or more."
-            return request.problem(HTTPStatus.BAD_REQUEST, "invalid_seconds", detail)
+            return request.problem(HTTPStatus.BAD_REQUEST, "invalid_seconds", str(error))
         ends_at = self._clock.now().replace(microsecond=0) + timedelta(seconds=seconds)
         try:
             ends_at = self._schedule_timeout(conversation, ends_at, deadline)
@@ -66,22 +68,27 @@ class SetLimit:
         return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": text})
 
 
-def _seconds(event: dict[str, Any], max_seconds: int) -> int | None:
-    """Return `seconds` of the query, reduced to the maximum. None if it is invalid.
+def _seconds(event: dict[str, Any], max_seconds: int) -> int:
+    """Return `seconds` of the query, reduced to the maximum. Raises ValueError, which says what is wrong.
 
     If it is repeated, a REST API lists all values, and an HTTP API or a Function URL joins them with commas.
     """
+    invalid = ValueError(f"seconds must be one whole number, {MIN_SECONDS} or more, such as ?seconds=600.")
     match event:
         case {"multiValueQueryStringParameters": {"seconds": [value]}}:
             pass
         case {"multiValueQueryStringParameters": {"seconds": _}}:
-            return None
+            raise invalid
         case {"queryStringParameters": {"seconds": value}}:
             pass
+        case _ if any(event.get(member) for member in _OTHER_PLACES):
+            raise ValueError("Set the limit with seconds in the query, such as ?seconds=600. Send nothing else.")
         case _:
             return max_seconds
     if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]*", value):
-        return None
+        raise invalid
     # A number of more than 4,300 digits cannot be converted.
     seconds = max_seconds if len(value) > len(str(max_seconds)) else min(int(value), max_seconds)
-    return seconds if seconds >= MIN_SECONDS else None
+    if seconds < MIN_SECONDS:
+        raise invalid
+    return seconds

@@ -85,7 +85,8 @@ class MessageDoor:
         return True
 
     def _is_refused(self, message: dict[str, Any], error: InvalidEvent | UnsupportedEvent, deadline: Deadline) -> bool:
-        self._telemetry.invalid("event", "invalid_event" if isinstance(error, InvalidEvent) else "unsupported_event")
+        reason = "invalid_event" if isinstance(error, InvalidEvent) else "unsupported_event"
+        self._telemetry.invalid("event", reason, str(error))
         try:
             self._queue.refuse(message, deadline)
         except AwsCallFailed as failure:
@@ -101,11 +102,12 @@ class MessageDoor:
             self._telemetry.queue_failed(error.kind)
 
     def _pause(self, message: dict[str, Any], timeout: SessionTimeout) -> float:
-        tries = int(message["attributes"]["ApproximateReceiveCount"])
-        sent = int(message["attributes"]["SentTimestamp"]) / 1000
+        attributes = message["attributes"]
+        tries = int(attributes["ApproximateReceiveCount"])
+        sent = int(attributes["SentTimestamp"]) / 1000
         if timeout.ends_at is not None and sent < timeout.ends_at.timestamp():
             tries -= 1  # the first receive only waited for that second
-        seconds: int = min(FIRST_RETRY_SECONDS * 2 ** min(max(tries - 1, 0), 10), MAX_RETRY_SECONDS)
+        seconds: int = min(FIRST_RETRY_SECONDS * 2 ** max(tries - 1, 0), MAX_RETRY_SECONDS)
         return seconds * self._jitter(1 - JITTER, 1 + JITTER)
 
 

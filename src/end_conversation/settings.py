@@ -99,7 +99,7 @@ class Settings:
             failed_queue_url=_name(environ, "FAILED_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
             timer_group_name=timer_group_name,
             timer_target=_timer_target(environ.get("TIMER_TARGET") or None, needed=timer_group_name is not None),
-            max_session_seconds=_max_session_seconds(environ.get("MAX_SESSION_SECONDS") or "3600"),
+            max_session_seconds=_max_session_seconds(environ.get("MAX_SESSION_SECONDS") or "1800"),
             ssl_cert_file=environ.get("SSL_CERT_FILE"),
             aws_ca_bundle=environ.get("AWS_CA_BUNDLE"),
         )

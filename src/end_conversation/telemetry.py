@@ -117,15 +117,22 @@ class Telemetry:
             logs.get(result.status, self._logger.info), f"conversation {result.status}", result.status, trigger, fields
         )
 
-    def invalid(self, trigger: Trigger, reason: str) -> None:
-        """Log and count an invalid request or event."""
-        self._report(self._logger.warning, "invalid request or event", "invalid", trigger, {"reason": reason})
+    def invalid(self, trigger: Trigger, reason: str, detail: str | None = None) -> None:
+        """Log and count an invalid request or event. `detail` says what is wrong with an event that nobody answers."""
+        fields = {"reason": reason, "detail": detail}
+        self._report(self._logger.warning, "invalid request or event", "invalid", trigger, fields)
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
         """Log and count that a conversation has a limit. `ends_at` is its time, as in the answer."""
         self._report(
             self._logger.info, "limit set", "armed", "timer", _fields(conversation, deadline) | {"ends_at": ends_at}
         )
+
+    def limit_reached(self, result: Result) -> None:
+        """Count whether a conversation was still running at its limit. This is what limits save."""
+        if result.status in (Status.ENDED, Status.NOT_FOUND):
+            with _never_raising():
+                self._metrics.add_metric(f"limit_{result.status}", MetricUnit.Count, 1)
 
     def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
         """Log and count that a limit could not be set."""
@@ -144,7 +151,7 @@ class Telemetry:
 
     def queue_failed(self, kind: str) -> None:
         """Log and count that a message could not be postponed, or not be copied to the failed queue."""
-        self._report(self._logger.error, "a queue did not take a request", "queue_failed", None, {"reason": kind})
+        self._report(self._logger.error, "a queue did not take a request", "queue_failed", "event", {"reason": kind})
 
     def _report(
         self, log: Callable[..., None], message: str, status: str, trigger: Trigger | None, fields: dict[str, Any]

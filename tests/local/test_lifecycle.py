@@ -103,7 +103,9 @@ def ask(stack: Stack, auth: str, token: str | None = None) -> list[str | int]:
 
     Returns for each PASSED, or the status of API Gateway.
     """
-    answers = [smoke.ask(stack.api_url, auth, boto3.Session(), token, route) for route in smoke.ROUTES.values()]
+    answers = [
+        smoke.ask(method, stack.api_url + path, auth, boto3.Session(), token) for method, path, _ in smoke.ROUTES
+    ]
     return [PASSED if smoke.refused(answer) else answer.status for answer in answers]
 
 
@@ -175,7 +177,7 @@ def test_limit_auth(deploy_with: Deploy, pool: Pool, http_auth: str, limit_auth:
     auths = [http_auth, limit_auth]
     audience, token = pool.token("-".join(auths))
     stack = deploy_with(HttpAuth=http_auth, LimitAuth=limit_auth, JwtIssuer=pool.issuer, JwtAudience=audience)
-    assert [stack.outputs[name] for name in smoke.ROUTES] == auths
+    assert [stack.outputs[output] for _, _, output in smoke.ROUTES] == auths
     assert [authorization(stack, end) for end in ("/end", "/timeout")] == auths
     refusals: dict[str, str | int] = {"NONE": PASSED, "IAM": 403, "JWT": 401}
     assert ask(stack, "NONE") == [refusals[auth] for auth in auths]

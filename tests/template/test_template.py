@@ -14,6 +14,8 @@ from moto.events.models import EventPattern
 
 from end_conversation.conversation import Conversation, Result, Status
 from end_conversation.deadline import Deadline
+from end_conversation.events import invocation_deadline
+from end_conversation.messages import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
 from end_conversation.settings import Settings
 from end_conversation.telemetry import Telemetry
 from local.process import ROOT
@@ -73,7 +75,6 @@ def test_parameters() -> None:
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(PARAMETERS)
 
 
-CONCURRENCIES = (["", "0", "1", "99999"], ["-1", "01", "1.5", "100000", "ten"])
 SOURCES = (["myapp.sessions", "a/b_c-1"], ["", "aws.events", "my app", "a" * 257])
 # Values that each parameter accepts, and values that it rejects.
 VALUES: dict[str, tuple[list[str], list[str]]] = {
@@ -102,8 +103,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
         ["", "http://tavusapi.com", "https://tavusapi.com/", "https://a@tavusapi.com", "http://127.0.0.1.example"],
     ),
     "TavusOrigin": (["", "https://a.example", "http://localhost:3000"], ["www.example.com", "https://a.example/b"]),
-    "HttpReservedConcurrency": CONCURRENCIES,
-    "EventReservedConcurrency": CONCURRENCIES,
+    "HttpReservedConcurrency": (["", "0", "1", "99999"], ["-1", "01", "1.5", "100000", "ten"]),
     "AlarmEmail": (
         ["", "ops@example.com", "on.call+tavus@mail.example.com"],
         ["ops", "ops@", "ops@example", "a b@c.example"],
@@ -223,11 +223,10 @@ def test_every_function_has_a_role_of_its_own() -> None:
 
 
 def test_permissions_to_invoke_name_their_source() -> None:
-    """API Gateway may invoke for its route only, and EventBridge for its rule only."""
+    """API Gateway may invoke for its route only."""
     for name, permission in of_type("AWS::Lambda::Permission").items():
-        [source] = permission["SourceArn"].values()
         route = r":\$\{HttpApi\}/\$default/(POST/.+/end|PUT/.+/timeout)$"
-        assert re.search(route, source) or source == "SessionTimeoutRule.Arn", name
+        assert re.search(route, permission["SourceArn"]["Fn::Sub"]), name
 
 
 def test_only_the_timer_function_uses_the_scheduler() -> None:
@@ -241,23 +240,20 @@ def test_only_the_timer_function_uses_the_scheduler() -> None:
     assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
 
 
-# Timers
+# Limits
 
 
-def test_a_schedule_puts_the_event_that_the_rule_matches() -> None:
-    """On the same bus, with a retry policy and a dead-letter queue."""
-    [rule] = of_type("AWS::Events::Rule").values()
+def test_a_schedule_sends_to_the_queue() -> None:
+    """With a retry policy and a dead-letter queue, both of which its role may send to."""
     variables = FUNCTIONS["TimerFunction"]["Environment"]["Variables"]
     target = json.loads(variables["TIMER_TARGET"]["Fn::Sub"])
-    assert target["Arn"].endswith(":event-bus/${EventBusName}")
-    assert target["EventBridgeParameters"] == {
-        "Source": f"${{{rule['EventPattern']['source'][0]['Ref']}}}",
-        "DetailType": f"${{{rule['EventPattern']['detail-type'][0]['Ref']}}}",
-    }
-    assert target["DeadLetterConfig"] == {"Arn": "${RetryQueue.Arn}"}
+    assert (target["Arn"], target["RoleArn"]) == ("${TimeoutQueue.Arn}", "${SchedulerRole.Arn}")
+    assert target["DeadLetterConfig"] == {"Arn": "${FailedQueue.Arn}"}
     assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
     assert "Input" not in target
     assert variables["TIMER_GROUP_NAME"] == {"Ref": "TimerGroup"}
+    [may] = [statement for role, statement in statements() if role == "SchedulerRole"]
+    assert (may["Action"], may["Resource"]) == ("sqs:SendMessage", BOTH_QUEUES)
 
 
 def test_the_longest_limit_has_the_range_that_the_code_accepts() -> None:
@@ -271,38 +267,59 @@ def test_the_longest_limit_has_the_range_that_the_code_accepts() -> None:
 # Queues and logs
 
 
+BOTH_QUEUES = [{"Fn::GetAtt": "TimeoutQueue.Arn"}, {"Fn::GetAtt": "FailedQueue.Arn"}]
+
+
 def test_only_the_rule_may_send_to_a_queue() -> None:
-    """The function sends by its own role, and SQS itself moves messages to the failed queue."""
+    """The functions and Scheduler use their own roles, and SQS itself moves messages to the failed queue."""
     [policy] = of_type("AWS::SQS::QueuePolicy").values()
     [statement] = policy["PolicyDocument"]["Statement"]
-    assert policy["Queues"] == [{"Ref": "RetryQueue"}]
-    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", {"Fn::GetAtt": "RetryQueue.Arn"})
+    assert policy["Queues"] == [{"Ref": queue} for queue in QUEUES]
+    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", BOTH_QUEUES)
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "SessionTimeoutRule.Arn"}}}
 
 
-def test_both_the_rule_and_the_function_send_failures_to_the_retry_queue() -> None:
-    """EventBridge or Lambda itself retries first, each for at most an hour."""
+def test_the_rule_sends_to_the_queue() -> None:
+    """EventBridge tries for an hour. Then the event is a failed one."""
     [rule] = of_type("AWS::Events::Rule").values()
     [target] = rule["Targets"]
-    asynchronous = FUNCTIONS["EventFunction"]["EventInvokeConfig"]
-    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == asynchronous["MaximumEventAgeInSeconds"] == 3600
-    queues = [target["DeadLetterConfig"]["Arn"], asynchronous["DestinationConfig"]["OnFailure"]["Destination"]]
-    assert queues == [{"Fn::GetAtt": "RetryQueue.Arn"}] * 2
+    assert target["Arn"] == {"Fn::GetAtt": "TimeoutQueue.Arn"}
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
+    assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
 
 
-def test_the_retry_queue_gives_each_message_to_the_function_for_about_an_hour() -> None:
-    """The event function gets its messages one by one. A message is hidden for longer than any invocation takes."""
-    queue, function = QUEUES["RetryQueue"], FUNCTIONS["EventFunction"]
+def test_the_event_function_gets_messages_one_by_one_and_says_which_stay() -> None:
     [mapping] = of_type("AWS::Lambda::EventSourceMapping").values()
     assert mapping["FunctionName"] == {"Ref": "EventFunction"}
-    assert mapping["EventSourceArn"] == {"Fn::GetAtt": "RetryQueue.Arn"}
-    assert mapping["BatchSize"] == 1
-    assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]  # AWS' advice
-    redrive = queue["RedrivePolicy"]
-    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
-    seconds = queue["DelaySeconds"] + redrive["maxReceiveCount"] * queue["VisibilityTimeout"]
-    assert 3600 <= seconds <= 4200
+    assert mapping["EventSourceArn"] == {"Fn::GetAtt": "TimeoutQueue.Arn"}
+    assert (mapping["BatchSize"], mapping["FunctionResponseTypes"]) == (1, ["ReportBatchItemFailures"])
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "EventConcurrency"}}
+    limits = PARAMETERS["EventConcurrency"]
+    assert (limits["MinValue"], limits["Default"], limits["MaxValue"]) == (2, 10, 1000)  # 2 and 1,000 are Lambda's
+    # Lambda would throttle deliveries above it, and each throttled one counts as a receive.
+    assert "ReservedConcurrentExecutions" not in FUNCTIONS["EventFunction"]
+
+
+def test_the_queue_brings_a_message_back_until_nine_tries_failed() -> None:
+    """A message is hidden for longer than any invocation takes, and kept for two weeks like a failed one."""
+    queue = QUEUES["TimeoutQueue"]
+    assert queue["VisibilityTimeout"] == 6 * FUNCTIONS["EventFunction"]["Timeout"]  # AWS' advice
+    redrive = {"deadLetterTargetArn": {"Fn::GetAtt": "FailedQueue.Arn"}, "maxReceiveCount": 10}
+    assert queue["RedrivePolicy"] == redrive
+    assert {found["MessageRetentionPeriod"] for found in QUEUES.values()} == {14 * 86_400}
+
+
+def test_the_pauses_between_nine_tries_take_about_an_hour() -> None:
+    pauses = [min(FIRST_RETRY_SECONDS * 2**retry, MAX_RETRY_SECONDS) for retry in range(8)]
+    assert pauses == [30, 60, 120, 240, 480, 900, 900, 900]
+    assert 3600 <= sum(pauses) <= 3700
+
+
+def test_the_event_function_gives_tavus_ten_of_thirty_seconds() -> None:
+    assert FUNCTIONS["EventFunction"]["Timeout"] == 30
+    deadline = invocation_deadline(Context(30_000), FakeClock())
+    assert 9 < deadline.left_for_tavus() < 11
 
 
 def test_everything_logs_into_log_groups_with_a_retention() -> None:
@@ -326,13 +343,68 @@ def test_the_access_log_is_json_without_ids() -> None:
 # HTTP
 
 
-def test_every_route_is_authorized_as_the_parameter_says() -> None:
+AUTHORIZATIONS = ["IAM", "JWT", "NONE"]
+
+
+def condition(name: str, parameters: dict[str, str]) -> bool:
+    """Evaluate a condition of the template."""
+
+    def evaluate(value: Any) -> Any:
+        match value:
+            case {"Fn::Equals": [left, right]}:
+                return evaluate(left) == evaluate(right)
+            case {"Fn::Or": parts}:
+                return any(map(evaluate, parts))
+            case {"Fn::And": parts}:
+                return all(map(evaluate, parts))
+            case {"Condition": other} | {"Fn::Condition": other}:
+                return condition(other, parameters)
+            case {"Ref": parameter}:
+                return parameters[parameter]
+        return value
+
+    return bool(evaluate(TEMPLATE["Conditions"][name]))
+
+
+@pytest.mark.parametrize("http_auth", AUTHORIZATIONS)
+@pytest.mark.parametrize("limit_auth", ["SAME", *AUTHORIZATIONS])
+def test_each_route_is_authorized_as_its_parameter_says(http_auth: str, limit_auth: str) -> None:
+    """A page may end without a key while only a server sets limits, for example."""
+    parameters = {"HttpAuth": http_auth, "LimitAuth": limit_auth}
+    types = {mode: mapped["AuthorizationType"] for mode, mapped in TEMPLATE["Mappings"]["HttpAuth"].items()}
+
+    def resolve(value: Any) -> Any:
+        match value:
+            case {"Fn::If": [name, then, otherwise]}:
+                return resolve(then if condition(name, parameters) else otherwise)
+            case {"Fn::FindInMap": ["HttpAuth", mode, "AuthorizationType"]}:
+                return types[resolve(mode)]
+            case {"Ref": str(name)} if name in parameters:
+                return parameters[name]
+        return value
+
+    expected = {"EndRoute": http_auth, "TimeoutRoute": http_auth if limit_auth == "SAME" else limit_auth}
     for name, route in of_type("AWS::ApiGatewayV2::Route").items():
-        assert route["AuthorizationType"] == {"Fn::FindInMap": ["HttpAuth", {"Ref": "HttpAuth"}, "AuthorizationType"]}
-        assert route["AuthorizerId"] == {"Fn::If": ["ChecksJwt", {"Ref": "JwtAuthorizer"}, NOTHING]}, name
-    modes = {mode: mapped["AuthorizationType"] for mode, mapped in TEMPLATE["Mappings"]["HttpAuth"].items()}
-    assert modes == {"IAM": "AWS_IAM", "JWT": "JWT", "NONE": "NONE"}
-    assert (PARAMETERS["HttpAuth"]["AllowedValues"], PARAMETERS["HttpAuth"]["Default"]) == (list(modes), "IAM")
+        assert resolve(route["AuthorizationType"]) == types[expected[name]]
+        authorizer = {"Ref": "JwtAuthorizer"} if expected[name] == "JWT" else NOTHING
+        assert resolve(route["AuthorizerId"]) == authorizer
+    assert resolve(TEMPLATE["Outputs"]["LimitAuth"]["Value"]) == expected["TimeoutRoute"]
+    created = TEMPLATE["Resources"]["JwtAuthorizer"]["Condition"]
+    assert condition(created, parameters) is ("JWT" in expected.values())
+
+
+def test_callers_sign_by_default() -> None:
+    """And whoever may end conversations may set limits."""
+    assert TEMPLATE["Mappings"]["HttpAuth"] == {
+        "IAM": {"AuthorizationType": "AWS_IAM"},
+        "JWT": {"AuthorizationType": "JWT"},
+        "NONE": {"AuthorizationType": "NONE"},
+    }
+    allowed = {name: (PARAMETERS[name]["AllowedValues"], PARAMETERS[name]["Default"]) for name in AUTHS}
+    assert allowed == {"HttpAuth": (AUTHORIZATIONS, "IAM"), "LimitAuth": (["SAME", *AUTHORIZATIONS], "SAME")}
+
+
+AUTHS = ("HttpAuth", "LimitAuth")
 
 
 def test_cors_allows_the_methods_of_the_routes() -> None:
@@ -341,6 +413,8 @@ def test_cors_allows_the_methods_of_the_routes() -> None:
     [_, cors, otherwise] = api["CorsConfiguration"]["Fn::If"]
     routes = of_type("AWS::ApiGatewayV2::Route").values()
     assert cors["AllowMethods"] == [route["RouteKey"].split()[0] for route in routes]
+    monitoring = {"traceparent", "tracestate", "baggage", "sentry-trace", "x-amzn-trace-id"}
+    assert {"authorization", "content-type"} | monitoring <= set(cors["AllowHeaders"])
     assert (otherwise, "AllowCredentials" in cors) == (NOTHING, False)
 
 
@@ -372,6 +446,10 @@ def emitted() -> set[tuple[str, str, str]]:
             telemetry.invalid(trigger, "invalid_id")
             telemetry.record_failed("timeout")
             telemetry.publish_failed("timeout")
+            if trigger == "event":
+                telemetry.queue_failed("timeout")
+                for result in results:
+                    telemetry.limit_reached(result)
 
         def set_limits(*_: object) -> None:
             telemetry.armed(conversation, "2026-11-25T08:37:41Z", deadline)
@@ -394,13 +472,11 @@ def emitted() -> set[tuple[str, str, str]]:
 EMITTED = emitted()
 # The metrics of AWS that are used here: by namespace, their dimension and their names.
 OF_AWS = {
-    "AWS/Lambda": ("FunctionName", {"Errors", "Throttles", "DestinationDeliveryFailures"}),
-    "AWS/Scheduler": ("ScheduleGroup", {"InvocationDroppedCount"}),
+    "AWS/Lambda": ("FunctionName", {"Errors", "Throttles"}),
     "AWS/SQS": (
         "QueueName",
         {
             "ApproximateAgeOfOldestMessage",
-            "ApproximateNumberOfMessagesDelayed",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesVisible",
         },
@@ -417,7 +493,7 @@ def test_every_alarm_watches_a_metric_that_exists(name: str) -> None:
         dimension, metrics = OF_AWS[namespace]
         [(name_of_dimension, value)] = by.items()
         assert (name_of_dimension, metric in metrics) == (dimension, True)
-        assert value.removesuffix(".QueueName") in {*FUNCTIONS, *QUEUES, *of_type("AWS::Scheduler::ScheduleGroup")}
+        assert value.removesuffix(".QueueName") in {*FUNCTIONS, *QUEUES}
     else:
         assert by.keys() == {"service", "trigger"}
         # The metrics of two stacks in one account do not mix.
@@ -437,16 +513,19 @@ def test_every_alarm_notifies_the_mail_address_and_the_topic(name: str) -> None:
 
 
 def test_every_queue_and_function_has_alarms() -> None:
-    """A timeout counts as an error."""
+    """A timeout counts as an error. Session timeouts that the function has no concurrency for wait in the queue."""
     watched = {(alarm["MetricName"], value) for alarm in ALARMS.values() for value in dimensions(alarm).values()}
-    assert {(metric, function) for function in FUNCTIONS for metric in ("Errors", "Throttles")} <= watched
+    assert {(metric, function) for function in FUNCTIONS for metric in ("Errors", "Throttles")} - {
+        ("Throttles", "EventFunction")
+    } <= watched
     assert {f"{queue}.QueueName" for queue in QUEUES} <= {value for _, value in watched}
 
 
 def test_the_dashboard_shows_metrics_that_exist_and_every_metric_of_the_code() -> None:
     [dashboard] = of_type("AWS::CloudWatch::Dashboard").values()
     widgets = json.loads(re.sub(r"\$\{([^}]+)\}", r"\1", dashboard["DashboardBody"]["Fn::Sub"]))["widgets"]
-    shown = {line[1] for widget in widgets for line in widget["properties"]["metrics"] if line[0] != "..."}
+    lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
+    shown = {line[1] for line in lines if isinstance(line[0], str) and line[0] != "..."}
     of_code = {metric for _, metric, _ in EMITTED}
     assert shown <= of_code | {metric for _, metrics in OF_AWS.values() for metric in metrics}
     assert of_code <= shown

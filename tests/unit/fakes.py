@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TIMER_SETTINGS = {
     "TIMER_GROUP_NAME": "default",
-    "TIMER_TARGET": '{"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default",'
+    "TIMER_TARGET": '{"Arn": "arn:aws:sqs:eu-west-1:111122223333:timeouts",'
     ' "RoleArn": "arn:aws:iam::111122223333:role/timer"}',
 }
 
@@ -81,6 +81,7 @@ class FakeTelemetry(Telemetry):
     def __init__(self) -> None:
         self.results: list[tuple[Trigger, Result]] = []
         self.invalids: list[tuple[Trigger, str]] = []
+        self.details: list[str | None] = []
         self.unpublished: list[str] = []
         self.queue_failures: list[str] = []
         self.limits: list[tuple[str, str]] = []
@@ -88,8 +89,12 @@ class FakeTelemetry(Telemetry):
     def result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         self.results.append((trigger, result))
 
-    def invalid(self, trigger: Trigger, reason: str) -> None:
+    def invalid(self, trigger: Trigger, reason: str, detail: str | None = None) -> None:
         self.invalids.append((trigger, reason))
+        self.details.append(detail)
+
+    def limit_reached(self, result: Result) -> None:
+        self.limits.append(("reached", result.status))
 
     def publish_failed(self, kind: str) -> None:
         self.unpublished.append(kind)

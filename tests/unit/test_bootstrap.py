@@ -15,6 +15,7 @@ import trustme
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import InvalidSetting, TavusUnavailable, UnsupportedEvent
+from local.process import AWS_CLIENT
 from tests.unit.cold_start import cold_start
 from tests.unit.fakes import Context
 from tests.unit.fault_server import FaultServer, answer, serving_tls
@@ -23,8 +24,11 @@ EVENTS = Path(__file__).parents[2] / "events"
 PATH = "/v2/deployments/d1/conversations/c1/end"
 HTTP_ONLY = {"ALLOWED_DEPLOYMENT_IDS": "d1"}
 WITH_EVENTS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus", "ENDED_TABLE_NAME": "ended"}
+QUEUES = {"TIMEOUT_QUEUE_URL": "https://sqs.test/timeouts", "FAILED_QUEUE_URL": "https://sqs.test/failed"}
+WITH_QUEUES = WITH_EVENTS | QUEUES
 ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
-UNSUPPORTED_TEXT = "the event must be an HTTP request from API Gateway, an EventBridge event, or one SQS message"
+UNSUPPORTED_TEXT = "the event must be an HTTP request from API Gateway, an EventBridge event, or SQS messages"
+SENT = answer(200, b'{"MessageId": "m2", "MD5OfMessageBody": "1f0e3dad99908345f7439f8ffabdffc4"}')
 PUBLISHED = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
 
 type Handler = Callable[[Any, Any], Any]
@@ -39,9 +43,10 @@ def sample(name: str) -> dict[str, Any]:
 def handlers() -> Iterator[tuple[dict[str, Handler], FaultServer]]:
     """A handler for HTTP only and one for events too, both of which allow every deployment, and their Tavus."""
     with FaultServer() as tavus, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        for name, value in AWS_CLIENT.items():
+            patch.setenv(name, value)
         settings = {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
-        yield {"http": bootstrap(settings), "events": bootstrap(WITH_EVENTS | settings)}, tavus
+        yield {"http": bootstrap(settings), "events": bootstrap(WITH_QUEUES | settings)}, tavus
 
 
 def test_a_deployment_that_is_not_allowed_is_a_403_without_an_attempt(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,12 +70,27 @@ def test_a_deployment_that_is_not_allowed_asks_neither_tavus_nor_the_table(monke
     assert json.loads(entry["Detail"])["reason"] == "deployment_not_allowed"
 
 
-@pytest.mark.parametrize("name", ["session-timeout", "retry"])
-def test_an_event_without_a_bus_is_unsupported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The error names the setting that is missing. The event is logged and counted as invalid."""
-    handler = bootstrap(HTTP_ONLY | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
+NEEDED_FOR_MESSAGES = "EVENT_BUS_NAME, TIMEOUT_QUEUE_URL and FAILED_QUEUE_URL to handle SQS messages"
 
-    with pytest.raises(UnsupportedEvent, match="^set EVENT_BUS_NAME to handle EventBridge events$"):
+
+@pytest.mark.parametrize(
+    ("name", "settings", "needed"),
+    [
+        ("session-timeout", HTTP_ONLY | QUEUES, "EVENT_BUS_NAME to handle EventBridge events"),
+        *(
+            ("session-timeout-message", {name: WITH_QUEUES[name] for name in WITH_QUEUES.keys() - {missing}}, message)
+            for missing in ("EVENT_BUS_NAME", "TIMEOUT_QUEUE_URL", "FAILED_QUEUE_URL")
+            for message in (NEEDED_FOR_MESSAGES,)
+        ),
+    ],
+)
+def test_an_event_without_its_settings_is_unsupported(
+    name: str, settings: dict[str, str], needed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the setting that is missing. The event is logged and counted as invalid."""
+    handler = bootstrap(settings | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
+
+    with pytest.raises(UnsupportedEvent, match=f"^set {needed}$"):
         handler(sample(name), Context())
 
     line, metrics = map(json.loads, capsys.readouterr().out.splitlines())
@@ -223,8 +243,9 @@ UNSUPPORTED: dict[str, Any] = {
     **OTHER_SERVICES,
     **{repr(event): event for event in NOT_AN_EVENT},
     "list of events": [sample("session-timeout")],
-    "two messages": {"Records": sample("retry")["Records"] * 2},
-    "message of another service": {"Records": [sample("retry")["Records"][0] | {"eventSource": "aws:kinesis"}]},
+    "message of another service": {
+        "Records": [sample("session-timeout-message")["Records"][0] | {"eventSource": "aws:kinesis"}]
+    },
     "SNS notification": {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]},
     "no method": {"requestContext": {"http": {}}, "rawPath": PATH},
     "null context": {"requestContext": None, "rawPath": PATH},
@@ -246,15 +267,37 @@ def test_an_event_of_another_kind_is_unsupported(
     assert tavus.connections == 0
 
 
-def test_a_message_of_the_retry_queue_goes_to_the_event_door(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_ends_its_conversation_and_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer(ENDED) as tavus, FaultServer(PUBLISHED, PUBLISHED) as table_and_bus:
         monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
-        environ = WITH_EVENTS | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
-        bootstrap(environ)(sample("retry"), Context(60_000))
+        environ = WITH_QUEUES | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        answered = bootstrap(environ)(sample("session-timeout-message"), Context(30_000))
 
+    assert answered == {"batchItemFailures": []}
     [entry] = json.loads(table_and_bus.requests[-1].body)["Entries"]
     detail = json.loads(entry["Detail"])
     assert (detail["status"], detail["trigger"]["id"]) == ("ended", sample("session-timeout")["id"])
+
+
+def test_a_message_is_postponed_while_tavus_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that names no conversation goes to the queue of failed ones."""
+    [record] = (message := sample("session-timeout-message"))["Records"]
+    throttled = answer(429, b"", "Retry-After: 600")
+    with FaultServer(throttled) as tavus, FaultServer(answer(200, b"{}"), SENT, SENT) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        handler = bootstrap(WITH_QUEUES | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url})
+        postponed = handler(message, Context(30_000))
+        refused = handler({"Records": [record | {"body": "junk"}]}, Context(30_000))
+
+    failed = {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
+    assert (postponed, refused) == (failed, {"batchItemFailures": []})
+    _, change, send = (json.loads(request.body) for request in aws.requests)
+    assert change == {
+        "QueueUrl": QUEUES["TIMEOUT_QUEUE_URL"],
+        "ReceiptHandle": record["receiptHandle"],
+        "VisibilityTimeout": 600,
+    }
+    assert send == {"QueueUrl": QUEUES["FAILED_QUEUE_URL"], "MessageBody": "junk"}
 
 
 @pytest.mark.parametrize("named", [set(), {"SSL_CERT_FILE"}, {"SSL_CERT_FILE", "AWS_CA_BUNDLE"}])
@@ -296,7 +339,7 @@ def test_a_limit_is_set_by_a_deployment_with_a_timer_group(
     authority: trustme.CA, ca_bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scheduler is called over TLS, and Tavus is not called at all. The same deployment still ends conversations."""
-    target = {"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default", "RoleArn": "arn:aws:iam::1:role/r"}
+    target = {"Arn": "arn:aws:sqs:eu-west-1:111122223333:timeouts", "RoleArn": "arn:aws:iam::1:role/r"}
     environ = HTTP_ONLY | {
         "TIMER_GROUP_NAME": "limits",
         "TIMER_TARGET": json.dumps(target),
@@ -321,7 +364,7 @@ def test_a_limit_is_set_by_a_deployment_with_a_timer_group(
     assert timedelta(0) <= ends_at - before - timedelta(seconds=600) < timedelta(seconds=30)
     [request] = scheduler.requests
     schedule = json.loads(request.body)
-    assert schedule["ScheduleExpression"] == f"at({ends_at:%Y-%m-%dT%H:%M:%S})"
+    assert json.loads(schedule["Target"]["Input"])["detail"]["ends_at"] == f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"
     assert schedule["Target"]["RoleArn"] == target["RoleArn"]
     assert (asked_before, end["statusCode"]) == (0, 404)
 

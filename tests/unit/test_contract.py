@@ -351,8 +351,9 @@ def test_limit_schedules_the_session_timeout_of_its_conversation(monkeypatch: py
 
     [request] = scheduler.requests
     schedule = json.loads(request.body)
-    assert schedule["ScheduleExpression"] == "at(2026-11-25T08:37:41)"
-    assert json.loads(schedule["Target"]["Input"]) == sample("session-timeout")["detail"]
+    assert schedule["ScheduleExpression"] == "at(2026-11-25T08:36:41)"
+    [message] = sample("session-limit-message")["Records"]
+    assert schedule["Target"]["Input"] == message["body"]
 
 
 def test_openapi_document_is_valid() -> None:

@@ -1,8 +1,8 @@
 """The event door: which events it accepts, and what it publishes."""
 
 import json
-from collections.abc import Callable, Container
-from datetime import UTC, datetime
+from collections.abc import Container
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
+from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
 from end_conversation.events import EXIT_SECONDS, RESERVE_SECONDS, EventDoor
 from tests.unit.fakes import Context, FakeClock, FakeTelemetry, sample
 
@@ -38,8 +38,8 @@ class Door:
         self.telemetry = FakeTelemetry()
         self._door = EventDoor(self._end, allowed, self._publish, self.telemetry, FakeClock())
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        self._door(event, Context(60_000, request_id="r1"))
+    def __call__(self, event: dict[str, Any], remaining_ms: int = 60_000) -> None:
+        self._door(event, Context(remaining_ms, request_id="r1"))
 
     def _end(self, conversation: Conversation, deadline: Deadline) -> Result:
         self.ended.append(conversation)
@@ -57,19 +57,6 @@ class Door:
 
 def session_timeout(**changes: Any) -> Any:
     return sample("session-timeout", **changes)
-
-
-def message(body: str) -> dict[str, Any]:
-    """Return an SQS event with one message of the retry queue."""
-    event: dict[str, Any] = sample("retry")
-    event["Records"][0]["body"] = body
-    return event
-
-
-def record_of(event: Any) -> dict[str, Any]:
-    """Return Lambda's record of failed asynchronous invocations with this event."""
-    record: dict[str, Any] = json.loads(sample("retry")["Records"][0]["body"])
-    return record | {"requestPayload": event}
 
 
 def test_a_session_timeout_ends_the_conversation_and_publishes_the_result() -> None:
@@ -144,7 +131,6 @@ def test_handmade_event() -> None:
 NO_IDS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}, {"conversation_id": "c1"}]
 
 
-@pytest.mark.parametrize("wrap", [lambda event: event, lambda event: message(json.dumps(record_of(event)))])
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -155,92 +141,82 @@ NO_IDS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}, {"conversation
         ({"detail-type": "Conversation End Result"}, "^the event is a result of this function: the rule must match "),
     ],
 )
-def test_invalid_event(changes: dict[str, Any], error: str, wrap: Callable[[Any], Any]) -> None:
+def test_invalid_event(changes: dict[str, Any], error: str) -> None:
     """A result that came back as a trigger would loop forever."""
     door = Door()
 
     with pytest.raises(InvalidEvent, match=error):
-        door(wrap(session_timeout(**changes)))
+        door(session_timeout(**changes))
 
     assert (door.ended, door.published) == ([], [])
     assert door.telemetry.invalids == [("event", "invalid_event")]
 
 
-@pytest.mark.parametrize("wrap", [lambda event: event, record_of], ids=["undelivered", "failed"])
-def test_retried_event(wrap: Callable[[Any], Any]) -> None:
-    """The rule's dead letters are the event itself, and Lambda's records hold it. The event keeps its id."""
-    direct, door = Door(), Door()
-    direct(session_timeout())
-
-    door(message(json.dumps(wrap(session_timeout()))))
-
-    assert (door.ended, door.published) == (direct.ended, direct.published)
+def in_seconds(seconds: float) -> str:
+    return f"{FakeClock().now() + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
-@pytest.mark.parametrize(
-    ("body", "request_id"),
-    [
-        (session_timeout(id=""), "r1"),
-        (record_of(session_timeout(id=None)), "5a7c6f0e-3c43-4f0c-8a62-0d9b1c1d7e55"),
-        (record_of(session_timeout(id=None)) | {"requestContext": None}, "r1"),
-        ({"requestPayload": session_timeout(id=7)}, "r1"),
-    ],
-)
-def test_retried_event_without_an_id_keeps_its_request_id(body: Any, request_id: str) -> None:
-    """Lambda's record has it. Consumers then recognize a result that an earlier invocation published."""
+def ending_at(ends_at: Any) -> Any:
+    return session_timeout(detail=session_timeout()["detail"] | {"ends_at": ends_at})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -3600, -30 * 86_400])
+def test_an_end_that_has_passed_means_now(seconds: float) -> None:
     door = Door()
 
-    door(message(json.dumps(body)))
+    door(ending_at(in_seconds(seconds)))
 
-    assert door.published[0]["trigger"]["id"] == request_id
-
-
-def test_a_dead_letter_of_a_schedule_ends_the_conversation() -> None:
-    """It is the detail of the event that the schedule could not put on the bus."""
-    door, dead_letter = Door(), message(json.dumps(session_timeout()["detail"]))
-    attributes = {"SCHEDULE_ARN": {"stringValue": "arn"}, "EXECUTION_ID": {"stringValue": "e1"}}
-    dead_letter["Records"][0]["messageAttributes"] = attributes
-
-    door(dead_letter)
-
-    assert door.ended == [Conversation("d1234567890abcdef", "c123456")]
-    trigger = door.published[0]["trigger"]
-    assert trigger == {"id": "e1", "source": None, "detail_type": None, "time": None}
+    assert [detail["status"] for detail in door.published] == ["ended"]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        *("", "no JSON", "[" * 100_000, "null", "[]", "7", "{}"),
-        json.dumps({"detail": session_timeout()["detail"]}),
-        json.dumps(session_timeout()["detail"]),
-        json.dumps({"requestPayload": None}),
-        json.dumps({"requestPayload": json.dumps(session_timeout())}),
-        json.dumps({"requestPayload": {"detail": session_timeout()["detail"]}}),
-        json.dumps(record_of(record_of(session_timeout()))),
-        json.dumps(record_of(message(json.dumps(session_timeout())))),
-        json.dumps([session_timeout()]),
-    ],
-)
-def test_other_messages_are_unsupported(body: str) -> None:
-    """The error leaves the message in its queue, as it is."""
+@pytest.mark.parametrize("seconds", [1, 60, 900])
+def test_an_end_ahead_is_invalid_without_the_queue(seconds: float) -> None:
+    """Nothing could wait."""
     door = Door()
 
-    with pytest.raises(UnsupportedEvent, match="^the SQS message holds no event, "):
-        door(message(body))
+    with pytest.raises(InvalidEvent, match=r"^detail\.ends_at is ahead, and only the queue can wait: "):
+        door(ending_at(in_seconds(seconds)))
 
     assert (door.ended, door.published) == ([], [])
-    assert door.telemetry.invalids == [("event", "unsupported_event")]
+    assert door.telemetry.invalids == [("event", "invalid_event")]
+
+
+@pytest.mark.parametrize(
+    "ends_at",
+    [
+        *(None, "", 0, 1764405461, True, [], {}),
+        *("now", "2026-11-22", "2026-11-22T00:00:00", "2026-11-22T00:00Z", "2026-11-22 00:00:00Z"),
+        *("2026-11-22T00:00:00.000Z", "2026-11-22T00:00:00+00:00", "2026-11-22T01:00:00+01:00", "2026-11-22T00:00:00z"),
+        *("2026-11-22T24:00:00Z", "2026-11-22T00:00:60Z", "2026-02-29T00:00:00Z", "0000-01-01T00:00:00Z"),
+        *(" 2026-11-22T00:00:00Z", "2026-11-22T00:00:00Z\n", "\uff12026-11-22T00:00:00Z", "20261122T000000Z"),
+    ],
+)
+def test_another_form_of_ends_at_is_invalid(ends_at: Any) -> None:
+    """A time that was misread could end a conversation early."""
+    door = Door()
+
+    with pytest.raises(InvalidEvent, match=r"^detail\.ends_at must be a time in UTC such as 2026-11-29T08:37:41Z$"):
+        door(ending_at(ends_at))
+
+    assert door.ended == []
+
+
+def test_a_far_end_is_invalid() -> None:
+    """The queue waits for up to 15 minutes, and a limit for as long as it must."""
+    door = Door()
+
+    with pytest.raises(InvalidEvent, match=r"^detail\.ends_at must be at most 15 minutes ahead: set a limit "):
+        door(ending_at(in_seconds(901)))
 
 
 def test_unavailable_tavus_raises() -> None:
-    unavailable = Result(Status.UNAVAILABLE, Reason.TAVUS_ERROR, DECIDED_AT, 3, 503, failure="HTTP 503")
+    unavailable = Result(Status.UNAVAILABLE, Reason.TAVUS_ERROR, DECIDED_AT, 3, 503, failure="HTTP 503", retry_after=7)
     door = Door(unavailable)
 
-    with pytest.raises(TavusUnavailable, match=r"^tavus_error: HTTP 503 \(attempts: 3\)$"):
+    with pytest.raises(TavusUnavailable, match=r"^tavus_error: HTTP 503 \(attempts: 3\)$") as raised:
         door(session_timeout())
 
-    assert door.published == []
+    assert (raised.value.retry_after, door.published) == (7, [])
     assert door.telemetry.results == [("event", unavailable)]
 
 
@@ -253,6 +229,23 @@ def test_unpublished_result_raises() -> None:
     assert door.telemetry.unpublished == ["ThrottlingException"]
 
 
+@pytest.mark.parametrize(
+    ("source", "detail_type", "counted"),
+    [
+        ("end-conversation", "Session Limit", [("reached", "ended")]),
+        ("end-conversation", "Session Timeout", []),
+        ("myapp.sessions", "Session Limit", []),
+    ],
+)
+def test_ends_by_limits_are_counted(source: str, detail_type: str, counted: list[tuple[str, str]]) -> None:
+    """They are what limits save."""
+    door = Door()
+
+    door(session_timeout(**{"source": source, "detail-type": detail_type}))
+
+    assert door.telemetry.limits == counted
+
+
 def test_time_is_kept_for_recording_publishing_and_returning() -> None:
     door = Door()
 
@@ -263,9 +256,15 @@ def test_time_is_kept_for_recording_publishing_and_returning() -> None:
     assert door.seconds == [(left - RESERVE_SECONDS, left)]
 
 
-def test_the_reserve_covers_three_calls_to_aws() -> None:
-    """To write the record, to read it, and to publish: each call may be tried twice."""
-    assert 3 * (2 * TRY_SECONDS + PAUSE_SECONDS) < RESERVE_SECONDS
+def test_tavus_gets_about_ten_seconds_of_thirty() -> None:
+    """The rest covers four calls to AWS with one slow try each, or two with two."""
+    door = Door()
+
+    door(session_timeout(), remaining_ms=30_000)
+
+    [(for_tavus, left)] = door.seconds
+    assert 9 < for_tavus < 11
+    assert left - for_tavus > max(4 * TRY_SECONDS, 2 * (2 * TRY_SECONDS + PAUSE_SECONDS))
 
 
 def test_a_deployment_that_is_not_allowed_is_rejected() -> None:

@@ -41,7 +41,7 @@ class Door:
         return self.known or ends_at
 
 
-def request(seconds: Any = None, path: str = PATH, method: str = "PUT", **members: Any) -> dict[str, Any]:
+def request(seconds: Any = None, *, path: str = PATH, method: str = "PUT", **members: Any) -> dict[str, Any]:
     query = {} if seconds is None else {"queryStringParameters": {"seconds": seconds}}
     return {"requestContext": {"http": {"method": method}}, "rawPath": path, **query, **members}
 
@@ -71,11 +71,53 @@ def test_the_answer_has_the_resulting_end() -> None:
     assert json.loads(door(request("600"))["body"])["ends_at"] == "2026-11-25T08:37:41Z"
 
 
-@pytest.mark.parametrize("query", [None, {}, {"second": "60"}, "seconds=60"])
-def test_a_query_without_seconds_asks_for_the_maximum(query: Any) -> None:
+@pytest.mark.parametrize("nothing", [None, {}, ""])
+def test_without_query_and_body_the_limit_is_the_maximum(nothing: Any) -> None:
     door = Door(max_session_seconds=60)
+    members = ("queryStringParameters", "multiValueQueryStringParameters", "rawQueryString", "body")
 
-    assert door(request(queryStringParameters=query, multiValueQueryStringParameters=query))["statusCode"] == 200
+    assert door(request(**dict.fromkeys(members, nothing)))["statusCode"] == 200
+    assert [end for _, end in door.scheduled] == [NOW + timedelta(seconds=60)]
+
+
+@pytest.mark.parametrize("name", ["Seconds", "SECONDS", "second", "seconds[]", "seconds ", "timeout", "limit", "600"])
+@pytest.mark.parametrize("member", ["queryStringParameters", "multiValueQueryStringParameters"])
+def test_other_query_members_are_no_limit(member: str, name: str) -> None:
+    """The maximum would surprise a caller who asked for less."""
+    query: dict[str, Any] = {member: {name: "60"}}
+    assert_misplaced(request(**query))
+
+
+@pytest.mark.parametrize("body", ['{"seconds": 60}', "seconds=60", "60", "{}", "eyJzZWNvbmRzIjogNjB9", " "])
+def test_a_body_is_no_limit(body: str) -> None:
+    assert_misplaced(request(body=body))
+
+
+@pytest.mark.parametrize("query", ["600", "Seconds=60", "seconds"])
+def test_an_unparsed_query_is_no_limit(query: str) -> None:
+    assert_misplaced(request(rawQueryString=query))
+    assert_misplaced(request(queryStringParameters=query))
+
+
+def assert_misplaced(event: dict[str, Any]) -> None:
+    """The answer is a 400 that says where the number belongs, and Scheduler is not asked."""
+    door = Door()
+
+    answer = door(event)
+
+    assert (door.scheduled, answer["statusCode"]) == ([], 400)
+    problem = json.loads(answer["body"])
+    assert problem["reason"] == "invalid_seconds"
+    assert problem["detail"] == "Set the limit with seconds in the query, such as ?seconds=600. Send nothing else."
+    assert door.telemetry.invalids == [("timer", "invalid_seconds")]
+
+
+def test_seconds_in_the_query_are_enough() -> None:
+    """What else the caller sends does not matter then."""
+    door = Door()
+
+    query = {"seconds": "60", "Seconds": "70"}
+    assert door(request(queryStringParameters=query, rawQueryString="seconds=60&Seconds=70", body="{}"))
     assert [end for _, end in door.scheduled] == [NOW + timedelta(seconds=60)]
 
 
@@ -122,7 +164,7 @@ def test_anything_but_one_whole_number_of_60_or_more_is_invalid(query: dict[str,
         "type": "about:blank",
         "title": "Bad Request",
         "status": 400,
-        "detail": "seconds must be one whole number, 60 or more.",
+        "detail": "seconds must be one whole number, 60 or more, such as ?seconds=600.",
         "reason": "invalid_seconds",
         "request_id": "r1",
         "conversation_id": "c1",

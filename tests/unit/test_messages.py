@@ -1,6 +1,7 @@
 """The message door: what leaves the queue, and when the rest comes back."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ class FakeQueue:
 class Door:
     """The message door around a real event door, with fakes of all that they use."""
 
-    def __init__(self, result: Result = ENDED, jitter: float = 1) -> None:
+    def __init__(
+        self, result: Result = ENDED, jitter: Callable[[float, float], float] = lambda low, high: (low + high) / 2
+    ) -> None:
         self.result = result
         self.published: list[dict[str, Any]] = []
         self.publish_error: ResultNotPublished | None = None
@@ -51,7 +54,7 @@ class Door:
         self.telemetry = FakeTelemetry()
         self.clock = FakeClock()
         event_door = EventDoor(self._end, {"d1"}, self._publish, self.telemetry, self.clock)
-        self._door = MessageDoor(event_door, self.queue, self.telemetry, self.clock, lambda low, high: jitter)
+        self._door = MessageDoor(event_door, self.queue, self.telemetry, self.clock, jitter)
 
     def __call__(self, *messages: dict[str, Any]) -> list[str]:
         """Return the ids of the messages that stay in the queue."""
@@ -165,42 +168,40 @@ def test_a_message_is_never_early() -> None:
     assert door.queue.postponed == [("h1", 1)]
 
 
-HOPELESS = [
-    "",
-    "not JSON",
-    "[" * 100_000,
-    "null",
-    "5",
-    "[]",
-    "{}",
+NO_EVENT = [
+    *("", "not JSON", "[" * 100_000, "null", "5", "[]", "{}", json.dumps([event()])),
     json.dumps({"detail": {"deployment_id": "d1", "conversation_id": "c1"}}),
-    json.dumps(event() | {"detail": None}),
-    json.dumps(event() | {"detail": {"deployment_id": "d1"}}),
-    json.dumps(event() | {"detail-type": "Conversation End Result"}),
-    json.dumps(event(conversation_id="..")),
-    json.dumps(event(ends_at=at(901))),
-    json.dumps(event(ends_at="2026-11-29T08:37:41")),
-    json.dumps(event(ends_at="2026-11-29T08:37:41.5Z")),
-    json.dumps(event(ends_at="2026-11-29T08:37:41+00:00")),
-    json.dumps(event(ends_at="2026-02-30T08:37:41Z")),
-    json.dumps(event(ends_at="2026-11-29T08:37:41Z\n")),
-    json.dumps(event(ends_at=1795941461)),
-    json.dumps(event(ends_at=None)),
+    json.dumps({"deployment_id": "d1", "conversation_id": "c1"}),
     json.dumps({"MessageBody": "not JSON", "QueueUrl": "q"}),
+    json.dumps({"MessageBody": event(), "QueueUrl": "q"}),
+    json.dumps({"MessageBody": json.dumps(event())}),
     json.dumps({"requestPayload": event()}),
+]
+DETAILS: list[Any] = [None, [], "{}", {}, {"deployment_id": "d1"}]
+INVALID = [
+    *(json.dumps(event() | {"detail": detail}) for detail in DETAILS),
+    json.dumps(event() | {"detail-type": "Conversation End Result"}),
+    *(json.dumps(event(conversation_id=junk)) for junk in (None, 7, "", "..", "c" * 129)),
+    *(json.dumps(event(ends_at=junk)) for junk in (None, "", 1795941461, at(901), at(0) + "\n")),
+    *(json.dumps(event(ends_at=at(0).replace("Z", end))) for end in ("", ".5Z", "+00:00")),
+    json.dumps({"MessageBody": json.dumps(event(conversation_id="..")), "QueueUrl": "q"}),
 ]
 
 
-@pytest.mark.parametrize("body", HOPELESS)
-def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [*((body, "unsupported_event") for body in NO_EVENT), *((body, "invalid_event") for body in INVALID)],
+)
+def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str, reason: str) -> None:
+    """As it is. The log says what is wrong with it."""
     door = Door()
     sent = message(body)
 
     assert door(sent) == []
     assert door.queue.refused == [sent]
     assert (door.queue.postponed, door.ended) == ([], [])
-    [(trigger, _)] = door.telemetry.invalids
-    assert trigger == "event"
+    assert door.telemetry.invalids == [("event", reason)]
+    assert all(detail and "d1" not in detail for detail in door.telemetry.details)
 
 
 def test_a_hopeless_message_stays_if_the_failed_queue_does_not_take_it() -> None:
@@ -239,8 +240,8 @@ def test_the_wait_for_a_limit_is_no_try() -> None:
     assert door.queue.postponed == [("h1", 30)]
 
 
-@pytest.mark.parametrize(("jitter", "pause"), [(0.9, 27), (1.1, 33)])
-def test_retries_are_jittered(jitter: float, pause: int) -> None:
+@pytest.mark.parametrize(("jitter", "pause"), [(min, 27), (max, 33)])
+def test_retries_are_jittered(jitter: Callable[[float, float], float], pause: int) -> None:
     door = Door(unavailable(), jitter)
 
     door(message(event()))

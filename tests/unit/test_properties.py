@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from end_conversation.ending import EndRecorded
 from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from end_conversation.events import EventDoor
 from end_conversation.tavus import BACKOFF_SECONDS, MAX_ATTEMPTS, MIN_ATTEMPT_SECONDS, TavusClient
-from tests.unit.fakes import TIMER_SETTINGS, Context, FakeClock, FakeRecord, FakeTelemetry
+from tests.unit.fakes import TIMER_SETTINGS, Context, FakeClock, FakeRecord, FakeTelemetry, sample
 from tests.unit.fault_server import FaultServer, Peer, answer
 
 if TYPE_CHECKING:
@@ -132,12 +133,12 @@ def test_the_client_follows_table_1_and_keeps_the_deadline(
 
     result = client.end_conversation(C1, deadline)
 
-    assert clock.elapsed <= max(seconds - reserve, seconds / 2, 0) + 1e-6
+    assert clock.elapsed <= max(seconds - reserve, seconds / 3, 0) + 1e-6
     assert result.attempts == len(post.played) <= MAX_ATTEMPTS
     assert (result.status, result.reason) == expected_result(post.played)
     assert result.retry_after is None or result.retry_after >= 0
     if not post.played:
-        assert seconds < reserve + MIN_ATTEMPT_SECONDS or seconds < 2 * MIN_ATTEMPT_SECONDS
+        assert seconds < reserve + MIN_ATTEMPT_SECONDS or seconds < 3 * MIN_ATTEMPT_SECONDS
         return
     assert all(expected_result([step])[0] == "unavailable" for step in post.played[:-1])
     unavailable = result.status == "unavailable"
@@ -313,10 +314,13 @@ def handlers(server: FaultServer) -> Iterator[dict[str, Handler]]:
     environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", **TIMER_SETTINGS}
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        sqs = boto3.client("sqs")
+        urls = {f"{name}_QUEUE_URL": sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("TIMEOUT", "FAILED")}
         yield {
             "": bootstrap(environ),
             "default": bootstrap(environ | {"EVENT_BUS_NAME": "default"}),
             "missing": bootstrap(environ | {"EVENT_BUS_NAME": "missing"}),
+            "queue": bootstrap(environ | urls | {"EVENT_BUS_NAME": "default"}),
         }
 
 
@@ -347,6 +351,20 @@ def test_every_request_is_answered(handlers: dict[str, Handler], event: dict[str
     assert isinstance(json.loads(response["body"]), dict)
     assert response["isBase64Encoded"] is False
     json.dumps(response).encode()
+
+
+@properties
+@given(events.map(json.dumps) | st.text(max_size=20) | values.map(json.dumps), st.integers(1, 10), times)
+def test_a_message_never_raises(handlers: dict[str, Handler], body: str, receives: int, remaining_ms: int) -> None:
+    """It leaves the queue, or Lambda is told that it stays."""
+    message = sample("session-timeout-message")
+    message["Records"][0] |= {"body": body, "receiptHandle": "no longer valid"}
+    message["Records"][0]["attributes"]["ApproximateReceiveCount"] = str(receives)
+
+    answered = handlers["queue"](message, Context(remaining_ms))
+
+    stays = [{"itemIdentifier": message["Records"][0]["messageId"]}]
+    assert answered in ({"batchItemFailures": []}, {"batchItemFailures": stays})
 
 
 @properties

@@ -27,7 +27,10 @@ class Sqs:
 
     def __init__(self) -> None:
         self.client: SQSClient = boto3.client(
-            "sqs", region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="b"  # noqa: S106 - signs for a stub
+            "sqs",
+            region_name="eu-west-1",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",  # noqa: S106 - signs for a stub
         )
         self.stub = Stubber(self.client)
         self.stub.activate()
@@ -41,8 +44,8 @@ class Sqs:
     def postpone(self, seconds: float = 10) -> None:
         self.queue.postpone("h1", 30, Deadline(FakeClock(), seconds, 0))
 
-    def refuse(self, message: dict[str, Any]) -> None:
-        self.queue.refuse(message, Deadline(FakeClock(), 10, 0))
+    def refuse(self, message: dict[str, Any], seconds: float = 10) -> None:
+        self.queue.refuse(message, Deadline(FakeClock(), seconds, 0))
 
 
 @pytest.fixture
@@ -114,7 +117,10 @@ def test_a_truncated_answer_does_not_count(sqs: Sqs) -> None:
     with pytest.raises(AwsCallFailed, match="IncompleteAnswer"):
         sqs.refuse(MESSAGE)
 
+    sqs.stub.assert_no_pending_responses()
+
 
 def test_no_call_begins_too_late(sqs: Sqs) -> None:
-    with pytest.raises(AwsCallFailed, match="NoTimeLeft"):
-        sqs.postpone(TRY_SECONDS - 0.1)
+    for call in (sqs.postpone, lambda seconds: sqs.refuse(MESSAGE, seconds)):
+        with pytest.raises(AwsCallFailed, match="NoTimeLeft"):
+            call(TRY_SECONDS - 0.1)

@@ -1,7 +1,8 @@
 """The schedules: what Scheduler is asked for, which end stands, and what is given up."""
 
+import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -25,25 +26,43 @@ from tests.unit.fault_server import FaultServer, answer, drip, hang, reset
 CONVERSATION = Conversation("d1", "c1")
 NAME = sha256(b"d1/c1").hexdigest()
 TARGET = {
-    "Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default",
+    "Arn": "arn:aws:sqs:eu-west-1:111122223333:timeouts",
     "RoleArn": "arn:aws:iam::111122223333:role/scheduler",
-    "EventBridgeParameters": {"Source": "myapp.sessions", "DetailType": "Session Timeout"},
     "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 3600},
-    "DeadLetterConfig": {"Arn": "arn:aws:sqs:eu-west-1:111122223333:retry"},
+    "DeadLetterConfig": {"Arn": "arn:aws:sqs:eu-west-1:111122223333:failed"},
 }
-END = datetime(2026, 11, 25, 8, 37, 41, tzinfo=UTC)
-# Each request that changes the schedule carries all of this: Scheduler resets what an update leaves out.
-SCHEDULE = {
-    "GroupName": "limits",
-    "Name": NAME,
-    "Description": "d1/c1",
-    "ScheduleExpression": "at(2026-11-25T08:37:41)",
-    "ScheduleExpressionTimezone": "UTC",
-    "FlexibleTimeWindow": {"Mode": "OFF"},
-    "ActionAfterCompletion": "DELETE",
-    "State": "ENABLED",
-    "Target": {**TARGET, "Input": '{"deployment_id": "d1", "conversation_id": "c1"}'},
-}
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+END = FakeClock().now() + 10 * MINUTE
+
+
+def input_of(ends_at: datetime) -> str:
+    """Return the whole event that the schedule puts into the queue."""
+    text = f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"
+    detail = {"deployment_id": "d1", "conversation_id": "c1", "ends_at": text}
+    return json.dumps(
+        {"id": NAME, "source": "end-conversation", "detail-type": "Session Limit", "time": text, "detail": detail}
+    )
+
+
+def at(time: datetime) -> str:
+    return f"at({time:%Y-%m-%dT%H:%M:%S})"
+
+
+def schedule(ends_at: datetime, fires_at: datetime | None = None) -> dict[str, Any]:
+    """Return the whole schedule. Each request that changes it has all of this: Scheduler resets the rest."""
+    return {
+        "GroupName": "limits",
+        "Name": NAME,
+        "Description": "d1/c1",
+        "ScheduleExpression": at(fires_at or ends_at - MINUTE),
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "State": "ENABLED",
+        "Target": {**TARGET, "Input": input_of(ends_at)},
+    }
+
+
 ARN = {"ScheduleArn": "arn:aws:scheduler:eu-west-1:111122223333:schedule/limits/name"}
 
 
@@ -53,22 +72,20 @@ class Scheduler(Stubber):
     client: Any
 
     def creates(self, error: str | None = None, status: int = 400) -> None:
-        self._expect("create_schedule", error, status)
+        self._expect("create_schedule", schedule(END), error, status)
 
-    def updates(self, error: str | None = None, status: int = 400) -> None:
-        self._expect("update_schedule", error, status)
+    def updates(self, to: datetime = END, error: str | None = None, status: int = 400) -> None:
+        self._expect("update_schedule", schedule(to), error, status)
 
-    def _expect(self, operation: str, error: str | None, status: int) -> None:
+    def _expect(self, operation: str, request: dict[str, Any], error: str | None, status: int) -> None:
         if error is None:
-            self.add_response(operation, ARN, SCHEDULE)
+            self.add_response(operation, ARN, request)
         else:
             self.add_client_error(operation, error, http_status_code=status)
 
-    def finds(self, end: datetime) -> None:
-        self.finds_expression(f"at({end:%Y-%m-%dT%H:%M:%S})")
-
-    def finds_expression(self, expression: str) -> None:
-        self.add_response("get_schedule", {"ScheduleExpression": expression}, {"GroupName": "limits", "Name": NAME})
+    def finds(self, end: datetime, **changes: Any) -> None:
+        found = schedule(end) | {"Arn": ARN["ScheduleArn"]} | changes
+        self.add_response("get_schedule", found, {"GroupName": "limits", "Name": NAME})
 
     def finds_none(self) -> None:
         self.add_client_error("get_schedule", "ResourceNotFoundException", http_status_code=404)
@@ -88,9 +105,21 @@ def put(scheduler: Scheduler, seconds: float = 4.5, clock: FakeClock | None = No
 
 
 def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler) -> None:
+    """It fires a minute ahead, because Scheduler may be late by as much. The message then waits in the queue."""
     scheduler.creates()
 
     assert put(scheduler) == END
+
+
+@pytest.mark.parametrize(("seconds", "fires_after"), [(76, 16), (75, 15), (74, 15), (60, 15)])
+def test_a_schedule_never_fires_in_the_past(scheduler: Scheduler, seconds: int, fires_after: int) -> None:
+    """Scheduler may refuse such a time, and the request takes a while."""
+    clock = FakeClock()
+    end = clock.now() + seconds * SECOND
+    scheduler.add_response("create_schedule", ARN, schedule(end, clock.now() + fires_after * SECOND))
+
+    schedules = Schedules(scheduler.client, "limits", TARGET, clock)
+    assert schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == end
 
 
 def test_a_name_and_a_description_fit_the_longest_ids() -> None:
@@ -99,7 +128,7 @@ def test_a_name_and_a_description_fit_the_longest_ids() -> None:
     longest = Conversation("d" * 128, "c" * 128)
     with Scheduler(client) as stub:
         name = sha256(f"{'d' * 128}/{'c' * 128}".encode()).hexdigest()
-        expected = {**dict.fromkeys(SCHEDULE, ANY), "Name": name}
+        expected = {**dict.fromkeys(schedule(END), ANY), "Name": name}
         stub.add_response("create_schedule", ARN, expected | {"Description": f"{'d' * 128}/{'c' * 128}"})
 
         Schedules(client, "limits", TARGET, FakeClock()).put(longest, END, Deadline(FakeClock(), 4.5, 0.5))
@@ -107,15 +136,12 @@ def test_a_name_and_a_description_fit_the_longest_ids() -> None:
         stub.assert_no_pending_responses()
 
 
-SECOND = timedelta(seconds=1)
-
-
 @pytest.mark.parametrize(
     ("found", "resulting"),
     [
         ([END], END),
         ([END - SECOND], END - SECOND),
-        ([END - timedelta(days=1)], END - timedelta(days=1)),
+        ([END - 9 * MINUTE], END - 9 * MINUTE),
         ([END + SECOND, END], END),
         ([END + SECOND, END - SECOND], END - SECOND),
         ([END + SECOND, END + SECOND], END),
@@ -135,6 +161,121 @@ def test_the_earlier_end_stands(scheduler: Scheduler, found: list[datetime], res
 
     assert put(scheduler, clock=clock) == resulting
     assert clock.slept == [PAUSE_SECONDS for end in found if end > END]
+
+
+def old(end: datetime) -> dict[str, Any]:
+    """Return what differs in a schedule of an earlier version. It put the detail on the bus at the end itself."""
+    target = {"Arn": "arn:aws:events:eu-west-1:111122223333:event-bus/default", "RoleArn": TARGET["RoleArn"]}
+    target["Input"] = '{"deployment_id": "d1", "conversation_id": "c1"}'
+    return {"ScheduleExpression": at(end), "Target": target}
+
+
+def with_target(end: datetime, **changes: Any) -> dict[str, Any]:
+    return {"Target": schedule(end)["Target"] | changes}
+
+
+OTHER_TARGETS: dict[str, Callable[[datetime], dict[str, Any]]] = {
+    "of an earlier version": old,
+    "of another queue": lambda end: with_target(end, Arn="arn:aws:sqs:eu-west-1:111122223333:old"),
+    "with another role": lambda end: with_target(end, RoleArn="arn:aws:iam::111122223333:role/old"),
+    "without dead letters": lambda end: {
+        "Target": {name: value for name, value in schedule(end)["Target"].items() if name != "DeadLetterConfig"}
+    },
+    "with another event": lambda end: with_target(end, Input=input_of(end).replace("Session Limit", "Other")),
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_TARGETS.values(), ids=OTHER_TARGETS)
+@pytest.mark.parametrize("known", [END, END - SECOND, END - 5 * MINUTE])
+def test_an_earlier_schedule_gets_todays_target(
+    scheduler: Scheduler, known: datetime, changes: Callable[[datetime], dict[str, Any]]
+) -> None:
+    """An update of the stack may have moved the queue. The earlier end stands."""
+    scheduler.creates("ConflictException")
+    scheduler.finds(known, **changes(known))
+    scheduler.updates(to=known)
+    scheduler.finds(known)
+
+    assert put(scheduler) == known
+
+
+@pytest.mark.parametrize("changes", OTHER_TARGETS.values(), ids=OTHER_TARGETS)
+def test_a_later_schedule_with_another_target_is_replaced(
+    scheduler: Scheduler, changes: Callable[[datetime], dict[str, Any]]
+) -> None:
+    scheduler.creates("ConflictException")
+    scheduler.finds(END + MINUTE, **changes(END + MINUTE))
+    scheduler.updates()
+    scheduler.finds(END)
+
+    assert put(scheduler) == END
+
+
+EARLIER = END - 5 * MINUTE
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"State": "DISABLED"},
+        {"ScheduleExpressionTimezone": "Europe/Berlin"},
+        {"FlexibleTimeWindow": {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15}},
+        {"ScheduleExpression": "rate(5 minutes)"},
+        {"ScheduleExpression": "cron(0 8 * * ? *)"},
+        # Its time is over, and Scheduler has kept it instead of deleting it.
+        {"ScheduleExpression": at(FakeClock().now() - 2 * MINUTE), "ActionAfterCompletion": "NONE"},
+        # So early that the event door would refuse its session timeout.
+        {"ScheduleExpression": at(EARLIER - 16 * MINUTE)},
+    ],
+)
+def test_a_schedule_that_would_not_end_the_conversation_is_replaced(
+    scheduler: Scheduler, changes: dict[str, Any]
+) -> None:
+    """Somebody has changed it by hand."""
+    scheduler.creates("ConflictException")
+    scheduler.finds(EARLIER, **changes)
+    scheduler.updates()
+    scheduler.finds(END)
+
+    assert put(scheduler) == END
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"StartDate": END + MINUTE, "EndDate": EARLIER - 2 * MINUTE},  # which one-time schedules ignore
+        {"Description": "by hand"},
+        {"ActionAfterCompletion": "NONE"},
+        {"ScheduleExpression": at(EARLIER - 4 * MINUTE)},
+        {"ScheduleExpression": at(EARLIER + 15 * SECOND)},
+    ],
+)
+def test_other_changes_by_hand_stand(scheduler: Scheduler, changes: dict[str, Any]) -> None:
+    """The conversation still ends at that time."""
+    scheduler.creates("ConflictException")
+    scheduler.finds(EARLIER, **changes)
+
+    assert put(scheduler) == EARLIER
+
+
+def test_a_schedule_moved_to_a_later_time_ends_then(scheduler: Scheduler) -> None:
+    scheduler.creates("ConflictException")
+    scheduler.finds(EARLIER, ScheduleExpression=at(EARLIER + MINUTE))
+    scheduler.updates(to=EARLIER + MINUTE)
+    scheduler.finds(EARLIER + MINUTE)
+
+    assert put(scheduler) == EARLIER + MINUTE
+
+
+@pytest.mark.parametrize("junk", ["null", "[]", "{", '{"detail": null}', '{"detail": {"ends_at": 7}}'])
+def test_a_schedule_with_another_input_ends_when_it_fires(scheduler: Scheduler, junk: str) -> None:
+    """Or it never would. It gets today's event."""
+    scheduler.creates("ConflictException")
+    scheduler.finds(EARLIER, ScheduleExpression=at(EARLIER), **with_target(EARLIER, Input=junk))
+    scheduler.updates(to=EARLIER)
+    scheduler.finds(EARLIER)
+
+    assert put(scheduler) == EARLIER
 
 
 def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -> None:
@@ -200,20 +341,10 @@ def test_a_failed_update_is_retried_from_the_start(scheduler: Scheduler, error: 
     """Another request was changing the schedule, or it has just fired."""
     scheduler.creates("ConflictException")
     scheduler.finds(END + SECOND)
-    scheduler.updates(error, status)
+    scheduler.updates(error=error, status=status)
     scheduler.creates()
 
     assert put(scheduler) == END
-
-
-def test_a_schedule_of_another_kind_is_left_alone(scheduler: Scheduler) -> None:
-    """Nobody but us creates schedules in the group, so this is an error."""
-    for _ in range(2):
-        scheduler.creates("ConflictException")
-        scheduler.finds_expression("rate(5 minutes)")
-
-    with pytest.raises(AwsCallFailed, match="^ValueError$"):
-        put(scheduler)
 
 
 def test_no_call_begins_that_could_not_end_in_time(scheduler: Scheduler) -> None:
@@ -256,7 +387,7 @@ def test_a_dripping_answer_is_given_up_at_the_deadline(connect: Callable[[FaultS
 def test_a_lost_answer_makes_no_second_schedule(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
     """The second create meets the first one's schedule, and the same end stands."""
     conflict = answer(409, b'{"Message": "exists"}', "x-amzn-errortype: ConflictException")
-    found = answer(200, b'{"ScheduleExpression": "at(2026-11-25T08:37:41)"}')
+    found = answer(200, json.dumps(schedule(END)).encode())
     clock = FakeClock()
     with FaultServer(reset, conflict, found) as aws:
         end = connect(aws, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
@@ -286,7 +417,6 @@ def test_the_earliest_of_many_ends_stands(moto_client: Any, offsets: list[int], 
         assert schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == earliest
 
         found = moto_client.get_schedule(GroupName=str(group), Name=NAME)
-        expression = f"at({earliest:%Y-%m-%dT%H:%M:%S})"
-        expected = SCHEDULE | {"GroupName": str(group), "ScheduleExpression": expression}
-        assert {name: found[name] for name in SCHEDULE} == expected
+        expected = schedule(earliest) | {"GroupName": str(group)}
+        assert {name: found[name] for name in expected} == expected
     assert len(moto_client.list_schedules(GroupName=str(group))["Schedules"]) == 1

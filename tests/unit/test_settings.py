@@ -16,14 +16,15 @@ def test_the_allow_list_is_the_only_setting_without_a_default() -> None:
     assert settings.event_bus_name is None
     assert settings.result_source == "tavus.conversations"
     assert settings.ended_table_name is None
-    assert (settings.timer_group_name, settings.max_session_seconds) == (None, 3600)
+    assert (settings.timeout_queue_url, settings.failed_queue_url) == (None, None)
+    assert (settings.timer_group_name, settings.max_session_seconds) == (None, 1800)
     assert (settings.ssl_cert_file, settings.aws_ca_bundle) == (None, None)
 
 
 def test_empty_variables_count_as_unset() -> None:
     """CloudFormation passes an empty parameter as an empty variable."""
     names = ["TAVUS_API_URL", "TAVUS_ORIGIN", "EVENT_BUS_NAME", "RESULT_SOURCE", "ENDED_TABLE_NAME"]
-    names += ["TIMER_GROUP_NAME", "TIMER_TARGET", "MAX_SESSION_SECONDS"]
+    names += ["TIMEOUT_QUEUE_URL", "FAILED_QUEUE_URL", "TIMER_GROUP_NAME", "TIMER_TARGET", "MAX_SESSION_SECONDS"]
 
     assert Settings.read(ALLOWED | dict.fromkeys(names, "")) == Settings.read(ALLOWED)
 

@@ -148,6 +148,20 @@ def test_invalid_request_has_no_ids(capture: Capture) -> None:
     assert metrics["invalid"] == [1.0]
 
 
+@pytest.mark.parametrize("status", Status)
+def test_a_limit_counts_whether_the_conversation_was_still_running(capture: Capture, status: Status) -> None:
+    result = Result(status, None, NOW, 1)
+
+    def work(telemetry: Telemetry) -> None:
+        report("event", result)(telemetry)
+        telemetry.limit_reached(result)
+
+    _, metrics = capture(work)
+
+    counted = {name for name in metrics if name.startswith("limit_")}
+    assert counted == ({f"limit_{status}"} if status in ("ended", "not_found") else set())
+
+
 def units(metrics: dict[str, Any]) -> dict[str, str]:
     """The unit of each metric."""
     [directive] = metrics["_aws"]["CloudWatchMetrics"]

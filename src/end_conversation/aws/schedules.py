@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from end_conversation.aws.client import PAUSE_SECONDS, call_with_retry, expect_time_for_a_try
+from end_conversation.conversation import LIMIT_DETAIL_TYPE, LIMIT_SOURCE, MAX_SECONDS_AHEAD
 from end_conversation.deadline import ThreadNotStarted, run_with_timeout
 from end_conversation.errors import AwsCallFailed
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
 
-# What consumers of the results see as the trigger of a limit's session timeout.
-LIMIT_SOURCE = "end-conversation"
-LIMIT_DETAIL_TYPE = "Session Limit"
 # Scheduler fires within a minute after the time of a schedule. The message then waits in the queue for its second.
 FIRES_AHEAD = timedelta(seconds=60)
 # Scheduler may refuse a time that is past when the request arrives.
@@ -30,7 +28,10 @@ MIN_LEAD = timedelta(seconds=15)
 
 _AT = "at(%Y-%m-%dT%H:%M:%S)"
 _SECOND = "%Y-%m-%dT%H:%M:%SZ"
-# A schedule with other values fires at another time, or never.
+# How late Scheduler may fire.
+PRECISION = timedelta(seconds=60)
+# A schedule with other values fires at another time, or never. A StartDate or an EndDate does not matter: Scheduler
+# ignores them in one-time schedules.
 _FIRES_AS_SET = {"State": "ENABLED", "ScheduleExpressionTimezone": "UTC", "FlexibleTimeWindow": {"Mode": "OFF"}}
 
 
@@ -81,7 +82,7 @@ class Schedules:
             found: Mapping[str, Any] = self._client.get_schedule(
                 GroupName=self._group, Name=_schedule_name(conversation)
             )
-            known = _standing_end(found)
+            known = self._standing_end(found)
             if known is not None and known <= ends_at:
                 ends_at = known
             wanted = self._schedule(conversation, ends_at)
@@ -92,6 +93,26 @@ class Schedules:
             _expect_arn(self._client.update_schedule(**wanted))
             self._clock.sleep(PAUSE_SECONDS)
         return ends_at
+
+    def _standing_end(self, schedule: Mapping[str, Any]) -> datetime | None:
+        """When the conversation ends by a schedule that Scheduler holds. None if it would not: somebody changed it.
+
+        A schedule of an earlier version names no end, and fires at it.
+        """
+        if any(schedule.get(member) != value for member, value in _FIRES_AS_SET.items()):
+            return None
+        try:
+            fires_at = datetime.strptime(schedule["ScheduleExpression"], _AT).replace(tzinfo=UTC)
+        except ValueError:
+            return None
+        ends_at = fires_at
+        with suppress(KeyError, TypeError, ValueError):
+            text = json.loads(schedule["Target"]["Input"])["detail"]["ends_at"]
+            ends_at = datetime.strptime(text, _SECOND).replace(tzinfo=UTC)
+        is_overdue = fires_at < self._clock.now() - PRECISION
+        if is_overdue or ends_at - fires_at > timedelta(seconds=MAX_SECONDS_AHEAD):
+            return None
+        return ends_at if fires_at - ends_at <= MIN_LEAD else fires_at
 
     def _schedule(self, conversation: Conversation, ends_at: datetime) -> dict[str, Any]:
         fires_at = max(ends_at - FIRES_AHEAD, self._clock.now() + MIN_LEAD)
@@ -121,26 +142,6 @@ class Schedules:
 def _schedule_name(conversation: Conversation) -> str:
     # A name has up to 64 characters, which the two ids together can exceed.
     return hashlib.sha256(conversation.key.encode()).hexdigest()
-
-
-def _standing_end(schedule: Mapping[str, Any]) -> datetime | None:
-    """When the conversation ends by a schedule that Scheduler holds. None if somebody changed it so that it does not.
-
-    A schedule of an earlier version names no end, and fires at it.
-    """
-    if any(schedule.get(member) != value for member, value in _FIRES_AS_SET.items()) or "EndDate" in schedule:
-        return None
-    try:
-        fires_at = datetime.strptime(schedule["ScheduleExpression"], _AT).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    ends_at = fires_at
-    with suppress(KeyError, TypeError, ValueError):
-        text = json.loads(schedule["Target"]["Input"])["detail"]["ends_at"]
-        ends_at = datetime.strptime(text, _SECOND).replace(tzinfo=UTC)
-    if ends_at - fires_at > FIRES_AHEAD:
-        return None
-    return ends_at if fires_at - ends_at <= MIN_LEAD else fires_at
 
 
 def _expect_arn(answer: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def test_redrive_after_the_last_receive(stack: Stack, tavus: Tavus, subscriber: 
     """SQS moves the message to the failed queue. Sent again, it ends the conversation under the id of the event."""
     sqs, queue = stack.client("sqs"), {"QueueUrl": stack.outputs["TimeoutQueueUrl"]}
     event = event_of(tavus)
-    body = json.dumps(event | {"detail": event["detail"] | {"ends_at": seconds_ahead(4)}})
+    body = json.dumps(event | {"detail": event["detail"] | {"ends_at": seconds_ahead(10)}})
     policy = sqs.get_queue_attributes(**queue, AttributeNames=["RedrivePolicy"])["Attributes"]
     once = {"deadLetterTargetArn": stack.outputs["FailedQueueArn"], "maxReceiveCount": 1}
     sqs.set_queue_attributes(**queue, Attributes={"RedrivePolicy": json.dumps(once)})

@@ -1,84 +1,98 @@
-"""Delivers 1,000 session timeouts, and checks that none is lost and that every published result is true.
+"""Puts 1,000 session timeouts on the bus, and checks that none is lost, untrue or early.
 
-Meanwhile Tavus, the bus and the table fail in many ways, and sandboxes are killed. The function is invoked
-asynchronously, because ministack does not retry a failed target of a rule. The environment variable SEED selects the
-faults and the order; the default is 1.
+Meanwhile Tavus, the bus, the table and the queues fail in many ways, and sandboxes are killed. The environment variable
+SEED selects the faults and the order; the default is 1.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
-from collections import Counter
-from typing import TYPE_CHECKING
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
 
 from local.process import ProcessFailed, interrupt_once
-from local.session import DEPLOYMENT_ID
+from local.session import DEPLOYMENT_ID, session_timeout
 from local.soak.faulty_aws import FaultyAws
-from local.soak.faulty_tavus import FaultyTavus
-from local.soak.judge import Judge, Verdict
-from local.soak.killer import Killer
-from local.soak.storm import MAX_IN_FLIGHT, STATUSES, Storm
+from local.soak.faulty_tavus import FaultyTavus, Truth
+from local.soak.judge import STATUSES, Verdict, judge
 from local.stack import deployed
+from local.subscriber import Subscriber
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from local.stack import Stack
 
-CONVERSATIONS = 1000
+CONVERSATIONS = 200
 ALREADY_OVER = 20  # conversations that Tavus no longer knows
-DELIVERED_TWICE = 100
+PUT_TWICE = 30
+WAITING = 40  # conversations that must not end before their second, 3 to 25 s ahead
+INVALID_IDS = [f"not.an.id.{number}" for number in range(10)]  # their events belong in the failed queue, at once
+PUT_SECONDS = 40
+OUTCOME_SECONDS = 240  # the nine tries of a hopeless event take about 140 s
+KILLED_SECONDS = 31  # the message of a killed sandbox comes back after that; a sandbox runs for 30 s at most
 ERRORS_SHOWN = 20
 
 
 def main() -> None:
-    """Deliver everything and compare the results with the truth. Exits 1 with the reasons if they differ."""
+    """Put everything on the bus and compare the results with the truth. Exits 1 with the reasons if they differ."""
     interrupt_once()
     seed = int(os.environ.get("SEED") or 1)
     rng = random.Random(seed)  # noqa: S311 - must be reproducible
     ids = [f"c{number:04}" for number in range(CONVERSATIONS)]
-    print(
-        f"{CONVERSATIONS} session timeouts, {DELIVERED_TWICE} of them delivered twice, "
-        f"at most {MAX_IN_FLIGHT} in flight (SEED={seed})"
-    )
+    due = {conversation_id: rng.uniform(0, PUT_SECONDS) for conversation_id in [*ids, *INVALID_IDS]}
+    twice = rng.sample(ids, PUT_TWICE)  # half of them at once, half of them later
+    again = [(due[key] + number % 2 * rng.uniform(0, 30), key) for number, key in enumerate(twice)]
+    plan = sorted([(seconds, key) for key, seconds in due.items()] + again)
+    print(f"{CONVERSATIONS} session timeouts, {PUT_TWICE} of them twice (SEED={seed})")
     try:
-        killer = Killer(seed)
-        with FaultyTavus(seed, ids, killer.kill_sender) as tavus, deployed(tavus.url, DEPLOYMENT_ID) as stack:
+        with (
+            FaultyTavus(rng, ids) as tavus,
+            deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack,
+        ):
             for conversation_id in rng.sample(ids, CONVERSATIONS - ALREADY_OVER):
                 tavus.start(DEPLOYMENT_ID, conversation_id)
-            with FaultyAws(seed, stack.endpoint_url, tavus.recorded_then_doubtful) as aws:
+            with FaultyAws(rng, stack.endpoint_url, tavus.recorded_then_doubtful) as aws:
                 storm = Storm(stack, aws.url)
-                with killer:
-                    seconds = storm.run(deliveries(ids, rng))
-            judge = Judge(tavus.truths, recorded(stack), aws, killer.kills)
+                begun = time.time()
+                for key in rng.sample(ids, WAITING):
+                    tavus.ends_at[key] = int(begun + due[key] + rng.uniform(3, 25))
+                storm.run(plan, tavus.ends_at, begun)
+            records = recorded(stack)
     except ProcessFailed as error:
         sys.exit(f"\nFailed: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    verdicts = {
-        conversation_id: judge.verdict(conversation_id, storm.strongest(conversation_id)) for conversation_id in ids
-    }
-    errors = storm.losses() + [
-        f"{conversation_id}: the strongest result is {storm.strongest(conversation_id)}, "
-        f"the record is {judge.records.get(conversation_id)}, but {tavus.truths[conversation_id]}"
-        for conversation_id, verdict in verdicts.items()
-        if verdict is Verdict.UNTRUE
-    ]
-    show(storm, tavus, judge, Counter(verdicts.values()), seconds)
+    truths = tavus.truths | {key: Truth(hopeless=True) for key in INVALID_IDS}
+    errors = storm.errors() + tavus.early
+    verdicts: Counter[Verdict] = Counter()
+    for key, truth in truths.items():
+        unmade = {operation for operation, about in aws.unmade if about == key}
+        verdicts[verdict := judge(storm.strongest(key), truth, records.get(key), unmade)] += 1
+        if verdict is Verdict.UNTRUE:
+            errors.append(f"{key}: published {storm.published[key]}, recorded {records.get(key)}, but {truth}")
+    show(
+        {
+            "Session timeouts on the bus": len(plan),
+            "Waits for a second": aws.waits,
+            "Requests to Tavus": tavus.faults_met.total(),
+            **{f"  {fault}": count for fault, count in tavus.faults_met.most_common()},
+            "Failed calls to AWS": aws.faults_met.total(),
+            **{f"  {fault}": count for fault, count in sorted(aws.faults_met.items())},
+            "Results published": sum(map(len, storm.published.values())),
+            **{f"  strongest is {status}": count for status, count in Counter(map(storm.strongest, truths)).items()},
+            "Events in the failed queue": storm.failed,
+            **{f"Results judged {verdict}": verdicts[verdict] for verdict in Verdict},
+            "Seconds": round(time.time() - begun),
+        }
+    )
     if errors:
         sys.exit("\n".join([f"\nFailed with {len(errors)} errors:", *errors[:ERRORS_SHOWN]]))
-    print("\nEvery event is accounted for and every result is true. All processes are stopped.")
-
-
-def deliveries(ids: Sequence[str], rng: random.Random) -> list[str]:
-    """All ids in random order. Of those delivered twice, half repeat at once and half at a random later time."""
-    twice = rng.sample(ids, DELIVERED_TWICE)
-    order = [*ids, *twice[::2]]
-    rng.shuffle(order)
-    at_once = set(twice[1::2])
-    return [conversation_id for conversation_id in order for _ in range(2 if conversation_id in at_once else 1)]
+    print("\nEvery event is accounted for, every result is true, and nothing was early. All processes are stopped.")
 
 
 def recorded(stack: Stack) -> dict[str, str]:
@@ -88,30 +102,87 @@ def recorded(stack: Stack) -> dict[str, str]:
     return {item["conversation"]["S"].rpartition("/")[2]: item["status"]["S"] for item in items}
 
 
-def show(storm: Storm, tavus: FaultyTavus, judge: Judge, verdicts: Counter[Verdict], seconds: float) -> None:
-    """Print the figures of the run."""
-    strongest = Counter(map(storm.strongest, tavus.truths))
-    rows: dict[str, float] = {
-        "Session timeouts": CONVERSATIONS,
-        "Deliveries": CONVERSATIONS + DELIVERED_TWICE,
-        "Requests to Tavus": tavus.faults_met.total(),
-        "  at most at one time": tavus.max_concurrent,
-        **{f"  {fault}": count for fault, count in tavus.faults_met.most_common() if fault},
-        "Failed calls of the bus and the table": judge.aws.faults_met.total(),
-        **{f"  {fault}": count for fault, count in sorted(judge.aws.faults_met.items())},
-        "Killed sandboxes": len(judge.kills),
-        "Conversations ended at Tavus": sum(truth.ended_at is not None for truth in tavus.truths.values()),
-        "Results published": sum(map(len, storm.published.values())),
-        **{f"  strongest is {status}": strongest[status] for status in reversed(STATUSES)},
-        "Events in the failed queue": storm.failed.total(),
-        "  conversations without a result": strongest[None],
-        "Conversations judged": verdicts.total(),
-        **{f"  {verdict}": verdicts[verdict] for verdict in Verdict},
-        "Seconds": round(seconds),
-    }
+def show(figures: Mapping[str, float]) -> None:
     print()
-    for label, figure in rows.items():
-        print(f"  {label:<38}{figure:>6}")
+    for label, figure in figures.items():
+        print(f"  {label:<50}{figure:>6}")
+
+
+class Storm:
+    """The events on the bus, and the outcome of each: a result, or the whole event in the failed queue.
+
+    The function finds the bus, the table and the queues at `aws_url`.
+    """
+
+    def __init__(self, stack: Stack, aws_url: str) -> None:
+        self._events, self._sqs = stack.client("events"), stack.client("sqs")
+        self._bus, self._failed_url = stack.outputs["EventBusName"], stack.outputs["FailedQueueUrl"]
+        functions, name = stack.client("lambda"), stack.outputs["EventFunctionName"]
+        environment = functions.get_function_configuration(FunctionName=name)["Environment"]
+        for service in ("DYNAMODB", "EVENTBRIDGE", "SQS"):
+            environment["Variables"][f"AWS_ENDPOINT_URL_{service}"] = aws_url
+        functions.update_function_configuration(FunctionName=name, Environment=environment)
+        attributes = {"VisibilityTimeout": str(KILLED_SECONDS)}
+        self._sqs.set_queue_attributes(QueueUrl=stack.outputs["TimeoutQueueUrl"], Attributes=attributes)
+        self._subscriber = Subscriber(stack)
+        self._sent: dict[str, dict[str, Any]] = {}  # details by event id
+        self._pending: set[str] = set()
+        self._altered: list[str] = []
+        self.failed = 0
+        self.published: defaultdict[str, list[str]] = defaultdict(list)  # statuses by conversation id
+
+    def run(self, plan: Sequence[tuple[float, str]], ends_at: Mapping[str, int], begun: float) -> None:
+        """Put each session timeout on the bus when it is due, and wait until each has an outcome or time is up."""
+        shown = 0
+        while (seconds := time.time() - begun) < PUT_SECONDS + OUTCOME_SECONDS:
+            for _, conversation_id in plan[len(self._sent) : sum(due <= seconds for due, _ in plan)]:
+                self._put(conversation_id, ends_at.get(conversation_id))
+            self._receive_outcomes()
+            if (done := len(self._sent) - len(self._pending)) >= shown + 100:
+                shown = done
+                print(f"  {done} of {len(plan)} events have an outcome, {seconds:.0f} s", flush=True)
+            if done == len(plan):
+                break
+
+    def _put(self, conversation_id: str, ends_at: int | None) -> None:
+        entry = session_timeout(DEPLOYMENT_ID, conversation_id)
+        detail = json.loads(entry["Detail"])
+        if ends_at is not None:
+            detail["ends_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))
+        entry |= {"EventBusName": self._bus, "Detail": json.dumps(detail)}
+        event_id = self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]
+        self._sent[event_id] = detail
+        self._pending.add(event_id)
+
+    def _receive_outcomes(self) -> None:
+        """Take new results and failed events, waiting up to 1 s for results."""
+        for result in self._subscriber.receive(1):
+            event_id, conversation_id = result["detail"]["trigger"]["id"], result["detail"]["conversation_id"]
+            self.published[conversation_id].append(result["detail"]["status"])
+            known = self._sent.get(event_id, {"conversation_id": None})
+            self._record(event_id, conversation_id, intact=known["conversation_id"] == conversation_id)
+        failed = self._sqs.receive_message(QueueUrl=self._failed_url, MaxNumberOfMessages=10)
+        for message in failed.get("Messages", []):
+            self._sqs.delete_message(QueueUrl=self._failed_url, ReceiptHandle=message["ReceiptHandle"])
+            event = json.loads(message["Body"])
+            self.failed += 1
+            self._record(
+                event["id"], event["detail"]["conversation_id"], intact=event["detail"] == self._sent.get(event["id"])
+            )
+
+    def _record(self, event_id: str, conversation_id: str, *, intact: bool) -> None:
+        self._pending.discard(event_id)
+        if not intact:
+            self._altered.append(conversation_id)
+
+    def errors(self) -> list[str]:
+        """One sentence for each lost or altered event."""
+        lost = [f"{self._sent[event_id]['conversation_id']}: its event has no outcome" for event_id in self._pending]
+        return lost + [f"{conversation_id}: its event was altered" for conversation_id in self._altered]
+
+    def strongest(self, conversation_id: str) -> str | None:
+        """The strongest published result of a conversation, or None if there is none."""
+        return max(self.published[conversation_id], key=STATUSES.index, default=None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from local.process import ProcessFailed, interrupt_once
 from local.session import DEPLOYMENT_ID, session_timeout
 from local.soak.faulty_aws import FaultyAws
 from local.soak.faulty_tavus import FaultyTavus, Truth
-from local.soak.judge import STATUSES, Verdict, judge
+from local.soak.judge import STATUSES, UNTRUE, judge
 from local.stack import deployed
 from local.subscriber import Subscriber
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from local.stack import Stack
 
-CONVERSATIONS = 200
+CONVERSATIONS = 1000
 ALREADY_OVER = 20  # conversations that Tavus no longer knows
-PUT_TWICE = 30
-WAITING = 40  # conversations that must not end before their second, 3 to 25 s ahead
-INVALID_IDS = [f"not.an.id.{number}" for number in range(10)]  # their events belong in the failed queue, at once
-PUT_SECONDS = 40
-OUTCOME_SECONDS = 240  # the nine tries of a hopeless event take about 140 s
-KILLED_SECONDS = 31  # the message of a killed sandbox comes back after that; a sandbox runs for 30 s at most
+PUT_TWICE = 100
+WAITING = 100  # conversations that must not end before their second
+INVALID_IDS = [f"not.an.id.{number}" for number in range(10)]  # their events belong in the failed queue
+PUT_SECONDS = 120
+OUTCOME_SECONDS = 300  # the tries of a hopeless event take about two minutes
+KILLED_SECONDS = 31  # then the message of a killed sandbox comes back; a sandbox runs for 30 s at most
 ERRORS_SHOWN = 20
 
 
@@ -44,18 +44,15 @@ def main() -> None:
     seed = int(os.environ.get("SEED") or 1)
     rng = random.Random(seed)  # noqa: S311 - must be reproducible
     ids = [f"c{number:04}" for number in range(CONVERSATIONS)]
-    due = {conversation_id: rng.uniform(0, PUT_SECONDS) for conversation_id in [*ids, *INVALID_IDS]}
-    twice = rng.sample(ids, PUT_TWICE)  # half of them at once, half of them later
-    again = [(due[key] + number % 2 * rng.uniform(0, 30), key) for number, key in enumerate(twice)]
+    due = {key: rng.uniform(0, PUT_SECONDS) for key in [*ids, *INVALID_IDS]}
+    twice = rng.sample(ids, PUT_TWICE)
+    again = [(due[key] + rng.choice([0, rng.uniform(0, 30)]), key) for key in twice]
     plan = sorted([(seconds, key) for key, seconds in due.items()] + again)
     print(f"{CONVERSATIONS} session timeouts, {PUT_TWICE} of them twice (SEED={seed})")
     try:
-        with (
-            FaultyTavus(rng, ids) as tavus,
-            deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack,
-        ):
-            for conversation_id in rng.sample(ids, CONVERSATIONS - ALREADY_OVER):
-                tavus.start(DEPLOYMENT_ID, conversation_id)
+        with FaultyTavus(rng, ids) as tavus, deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack:
+            for key in rng.sample(ids, CONVERSATIONS - ALREADY_OVER):
+                tavus.start(DEPLOYMENT_ID, key)
             with FaultyAws(rng, stack.endpoint_url, tavus.recorded_then_doubtful) as aws:
                 storm = Storm(stack, aws.url)
                 begun = time.time()
@@ -67,29 +64,23 @@ def main() -> None:
         sys.exit(f"\nFailed: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    truths = tavus.truths | {key: Truth(hopeless=True) for key in INVALID_IDS}
     errors = storm.errors() + tavus.early
-    verdicts: Counter[Verdict] = Counter()
-    for key, truth in truths.items():
+    verdicts: Counter[str] = Counter()
+    for key, truth in {**tavus.truths, **dict.fromkeys(INVALID_IDS, Truth(hopeless=True))}.items():
         unmade = {operation for operation, about in aws.unmade if about == key}
         verdicts[verdict := judge(storm.strongest(key), truth, records.get(key), unmade)] += 1
-        if verdict is Verdict.UNTRUE:
+        if verdict == UNTRUE:
             errors.append(f"{key}: published {storm.published[key]}, recorded {records.get(key)}, but {truth}")
-    show(
-        {
-            "Session timeouts on the bus": len(plan),
-            "Waits for a second": aws.waits,
-            "Requests to Tavus": tavus.faults_met.total(),
-            **{f"  {fault}": count for fault, count in tavus.faults_met.most_common()},
-            "Failed calls to AWS": aws.faults_met.total(),
-            **{f"  {fault}": count for fault, count in sorted(aws.faults_met.items())},
-            "Results published": sum(map(len, storm.published.values())),
-            **{f"  strongest is {status}": count for status, count in Counter(map(storm.strongest, truths)).items()},
-            "Events in the failed queue": storm.failed,
-            **{f"Results judged {verdict}": verdicts[verdict] for verdict in Verdict},
-            "Seconds": round(time.time() - begun),
-        }
-    )
+    strongest = Counter(storm.strongest(key) or "missing" for key in due)
+    show("Session timeouts on the bus", len(plan))
+    show("Waits for the second", aws.waits)
+    show("Requests to Tavus", tavus.faults_met.total(), tavus.faults_met)
+    show("Failed calls to AWS", aws.faults_met.total(), aws.faults_met)
+    show("Results published", sum(map(len, storm.published.values())))
+    show("Events in the failed queue", storm.failed)
+    show("Strongest results", strongest.total(), strongest)
+    show("Judged, or excused", verdicts.total(), verdicts)
+    show("Seconds", round(time.time() - begun))
     if errors:
         sys.exit("\n".join([f"\nFailed with {len(errors)} errors:", *errors[:ERRORS_SHOWN]]))
     print("\nEvery event is accounted for, every result is true, and nothing was early. All processes are stopped.")
@@ -102,16 +93,16 @@ def recorded(stack: Stack) -> dict[str, str]:
     return {item["conversation"]["S"].rpartition("/")[2]: item["status"]["S"] for item in items}
 
 
-def show(figures: Mapping[str, float]) -> None:
-    print()
-    for label, figure in figures.items():
-        print(f"  {label:<50}{figure:>6}")
+def show(label: str, figure: int, parts: Mapping[str, int] | None = None) -> None:
+    """Print a figure of the run, and the parts that it consists of."""
+    for text, count in [(label, figure), *((f"  {name}", count) for name, count in sorted((parts or {}).items()))]:
+        print(f"  {text:<45}{count:>6}")
 
 
 class Storm:
     """The events on the bus, and the outcome of each: a result, or the whole event in the failed queue.
 
-    The function finds the bus, the table and the queues at `aws_url`.
+    The function finds the bus, the table and the queues at `aws_url`. `published` holds statuses by conversation id.
     """
 
     def __init__(self, stack: Stack, aws_url: str) -> None:
@@ -129,20 +120,18 @@ class Storm:
         self._pending: set[str] = set()
         self._altered: list[str] = []
         self.failed = 0
-        self.published: defaultdict[str, list[str]] = defaultdict(list)  # statuses by conversation id
+        self.published: defaultdict[str, list[str]] = defaultdict(list)
 
     def run(self, plan: Sequence[tuple[float, str]], ends_at: Mapping[str, int], begun: float) -> None:
         """Put each session timeout on the bus when it is due, and wait until each has an outcome or time is up."""
-        shown = 0
-        while (seconds := time.time() - begun) < PUT_SECONDS + OUTCOME_SECONDS:
-            for _, conversation_id in plan[len(self._sent) : sum(due <= seconds for due, _ in plan)]:
-                self._put(conversation_id, ends_at.get(conversation_id))
+        shown = done = 0
+        while done < len(plan) and (seconds := time.time() - begun) < PUT_SECONDS + OUTCOME_SECONDS:
+            for _, key in plan[len(self._sent) : sum(due <= seconds for due, _ in plan)]:
+                self._put(key, ends_at.get(key))
             self._receive_outcomes()
             if (done := len(self._sent) - len(self._pending)) >= shown + 100:
                 shown = done
                 print(f"  {done} of {len(plan)} events have an outcome, {seconds:.0f} s", flush=True)
-            if done == len(plan):
-                break
 
     def _put(self, conversation_id: str, ends_at: int | None) -> None:
         entry = session_timeout(DEPLOYMENT_ID, conversation_id)
@@ -158,17 +147,15 @@ class Storm:
         """Take new results and failed events, waiting up to 1 s for results."""
         for result in self._subscriber.receive(1):
             event_id, conversation_id = result["detail"]["trigger"]["id"], result["detail"]["conversation_id"]
+            sent = self._sent.get(event_id, {})
             self.published[conversation_id].append(result["detail"]["status"])
-            known = self._sent.get(event_id, {"conversation_id": None})
-            self._record(event_id, conversation_id, intact=known["conversation_id"] == conversation_id)
-        failed = self._sqs.receive_message(QueueUrl=self._failed_url, MaxNumberOfMessages=10)
-        for message in failed.get("Messages", []):
+            self._record(event_id, conversation_id, intact=sent.get("conversation_id") == conversation_id)
+        asked = self._sqs.receive_message(QueueUrl=self._failed_url, MaxNumberOfMessages=10)
+        for message in asked.get("Messages", []):
             self._sqs.delete_message(QueueUrl=self._failed_url, ReceiptHandle=message["ReceiptHandle"])
-            event = json.loads(message["Body"])
-            self.failed += 1
-            self._record(
-                event["id"], event["detail"]["conversation_id"], intact=event["detail"] == self._sent.get(event["id"])
-            )
+            event, self.failed = json.loads(message["Body"]), self.failed + 1
+            detail = event["detail"]
+            self._record(event["id"], detail["conversation_id"], intact=self._sent.get(event["id"]) == detail)
 
     def _record(self, event_id: str, conversation_id: str, *, intact: bool) -> None:
         self._pending.discard(event_id)

@@ -113,11 +113,11 @@ class FaultyTavus(Tavus):
             return status, members
         truth.refused |= fault is REFUSE
         truth.doubtful |= fault not in CERTAIN
+        truth.killed |= fault is END_AND_KILL
+        if fault is END_AND_KILL:
+            kill_sandbox(request.connection)
         if fault is END_AND_HANG:
             time.sleep(HANG_SECONDS)
-        elif fault is END_AND_KILL:
-            truth.killed = True
-            kill_sandbox(request.connection)
         if fault.status is None:
             raise Reset
         return fault.status, {}

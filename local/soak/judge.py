@@ -1,8 +1,7 @@
-"""Compares what was published with what Tavus knows, what the table holds, and what the function could not know."""
+"""Compares a result with what Tavus knows, what the table holds, and what the function could not know."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,29 +10,22 @@ if TYPE_CHECKING:
     from local.soak.faulty_tavus import Truth
 
 STATUSES = ("rejected", "not_found", "unconfirmed", "ended")  # weakest first
+TRUE, UNTRUE = "true", "untrue"
+# These excuse a result that says too little.
+UNREAD, UNWRITTEN, KILLED = "record not read", "record not written", "killed before the answer"
 
 
-class Verdict(StrEnum):
-    """A judgement of a conversation's strongest result. The last three excuse a result that says too little."""
-
-    TRUE = "true"
-    UNTRUE = "untrue"
-    UNREAD = "excused, record not read"
-    UNWRITTEN = "excused, record not written"
-    KILLED = "excused, killed before the answer"
-
-
-def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Container[str]) -> Verdict:
-    """Judge the strongest result, which is None if there is none. `unmade` are the failed operations."""
+def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Container[str]) -> str:
+    """Judge the strongest result, which is None if there is none. `unmade` are the calls that failed."""
     if agrees(strongest, truth):
-        return Verdict.TRUE
+        return TRUE
     if strongest not in ("not_found", "unconfirmed"):
-        return Verdict.UNTRUE
+        return UNTRUE
     if record is not None and STATUSES.index(record) > STATUSES.index(strongest):
-        return Verdict.UNREAD if "GetItem" in unmade else Verdict.UNTRUE
+        return UNREAD if "GetItem" in unmade else UNTRUE
     if truth.ended and "PutItem" in unmade:
-        return Verdict.UNWRITTEN
-    return Verdict.KILLED if truth.ended and truth.killed else Verdict.UNTRUE
+        return UNWRITTEN
+    return KILLED if truth.ended and truth.killed else UNTRUE
 
 
 def agrees(strongest: str | None, truth: Truth) -> bool:

@@ -12,12 +12,12 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from local.process import ProcessFailed, interrupt_once
 from local.session import DEPLOYMENT_ID, session_timeout
 from local.soak.faulty_aws import FaultyAws
-from local.soak.faulty_tavus import FaultyTavus, Truth
+from local.soak.faulty_tavus import FaultyTavus, Truth, utc
 from local.soak.judge import STATUSES, UNTRUE, judge
 from local.stack import deployed
 from local.subscriber import Subscriber
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 CONVERSATIONS = 1000
-ALREADY_OVER = 20  # conversations that Tavus no longer knows
-PUT_TWICE = 100
 WAITING = 100  # conversations that must not end before their second
+ALREADY_OVER = 20  # conversations that Tavus no longer knows
 INVALID_IDS = [f"not.an.id.{number}" for number in range(10)]  # their events belong in the failed queue
 PUT_SECONDS = 120
-OUTCOME_SECONDS = 300  # the tries of a hopeless event take about two minutes
+STALLED_SECONDS = 180  # longer than all tries of an event, so no more outcomes can follow
 KILLED_SECONDS = 31  # then the message of a killed sandbox comes back; a sandbox runs for 30 s at most
 ERRORS_SHOWN = 20
 
@@ -42,36 +41,33 @@ def main() -> None:
     """Put everything on the bus and compare the results with the truth. Exits 1 with the reasons if they differ."""
     interrupt_once()
     seed = int(os.environ.get("SEED") or 1)
+    print(f"{CONVERSATIONS} session timeouts, every tenth of them twice (SEED={seed})")
     rng = random.Random(seed)  # noqa: S311 - must be reproducible
     ids = [f"c{number:04}" for number in range(CONVERSATIONS)]
-    due = {key: rng.uniform(0, PUT_SECONDS) for key in [*ids, *INVALID_IDS]}
-    twice = rng.sample(ids, PUT_TWICE)
-    again = [(due[key] + rng.choice([0, rng.uniform(0, 30)]), key) for key in twice]
-    plan = sorted([(seconds, key) for key, seconds in due.items()] + again)
-    print(f"{CONVERSATIONS} session timeouts, {PUT_TWICE} of them twice (SEED={seed})")
+    begun = time.time()
     try:
         with FaultyTavus(rng, ids) as tavus, deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack:
-            for key in rng.sample(ids, CONVERSATIONS - ALREADY_OVER):
+            for key in ids[:-ALREADY_OVER]:
                 tavus.start(DEPLOYMENT_ID, key)
             with FaultyAws(rng, stack.endpoint_url, tavus.recorded_then_doubtful) as aws:
                 storm = Storm(stack, aws.url)
-                begun = time.time()
-                for key in rng.sample(ids, WAITING):
-                    tavus.ends_at[key] = int(begun + due[key] + rng.uniform(3, 25))
-                storm.run(plan, tavus.ends_at, begun)
+                plan = deliveries(rng, ids)
+                tavus.ends_at = {key: detail["ends_at"] for _, key, detail in plan if "ends_at" in detail}
+                storm.run(plan)
             records = recorded(stack)
     except ProcessFailed as error:
         sys.exit(f"\nFailed: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
     errors = storm.errors() + tavus.early
+    truths = tavus.truths | dict.fromkeys(INVALID_IDS, Truth(hopeless=True))
     verdicts: Counter[str] = Counter()
-    for key, truth in {**tavus.truths, **dict.fromkeys(INVALID_IDS, Truth(hopeless=True))}.items():
+    for key, truth in truths.items():
         unmade = {operation for operation, about in aws.unmade if about == key}
         verdicts[verdict := judge(storm.strongest(key), truth, records.get(key), unmade)] += 1
         if verdict == UNTRUE:
             errors.append(f"{key}: published {storm.published[key]}, recorded {records.get(key)}, but {truth}")
-    strongest = Counter(storm.strongest(key) or "missing" for key in due)
+    strongest = Counter(storm.strongest(key) or "missing" for key in truths)
     show("Session timeouts on the bus", len(plan))
     show("Waits for the second", aws.waits)
     show("Requests to Tavus", tavus.faults_met.total(), tavus.faults_met)
@@ -79,11 +75,22 @@ def main() -> None:
     show("Results published", sum(map(len, storm.published.values())))
     show("Events in the failed queue", storm.failed)
     show("Strongest results", strongest.total(), strongest)
-    show("Judged, or excused", verdicts.total(), verdicts)
+    show("Judged true, or excused", verdicts.total(), verdicts)
     show("Seconds", round(time.time() - begun))
     if errors:
         sys.exit("\n".join([f"\nFailed with {len(errors)} errors:", *errors[:ERRORS_SHOWN]]))
     print("\nEvery event is accounted for, every result is true, and nothing was early. All processes are stopped.")
+
+
+def deliveries(rng: random.Random, ids: Sequence[str]) -> list[tuple[float, str, dict[str, str]]]:
+    """Return when to put which event on the bus: the Unix time, the conversation and the detail, in order."""
+    due = {key: time.time() + rng.uniform(0, PUT_SECONDS) for key in [*ids, *INVALID_IDS]}
+    details = {key: {"deployment_id": DEPLOYMENT_ID, "conversation_id": key} for key in due}
+    for key in ids[:WAITING]:
+        details[key]["ends_at"] = utc(due[key] + rng.uniform(3, 25))
+    once = [(seconds, key) for key, seconds in due.items()]
+    again = [(due[key] + rng.choice([0, rng.uniform(0, 30)]), key) for key in ids[::10]]
+    return [(seconds, key, details[key]) for seconds, key in sorted(once + again)]
 
 
 def recorded(stack: Stack) -> dict[str, str]:
@@ -95,8 +102,9 @@ def recorded(stack: Stack) -> dict[str, str]:
 
 def show(label: str, figure: int, parts: Mapping[str, int] | None = None) -> None:
     """Print a figure of the run, and the parts that it consists of."""
-    for text, count in [(label, figure), *((f"  {name}", count) for name, count in sorted((parts or {}).items()))]:
-        print(f"  {text:<45}{count:>6}")
+    print(f"  {label:<45}{figure:>6}")
+    for part, count in sorted((parts or {}).items()):
+        print(f"    {part:<43}{count:>6}")
 
 
 class Storm:
@@ -116,56 +124,52 @@ class Storm:
         attributes = {"VisibilityTimeout": str(KILLED_SECONDS)}
         self._sqs.set_queue_attributes(QueueUrl=stack.outputs["TimeoutQueueUrl"], Attributes=attributes)
         self._subscriber = Subscriber(stack)
-        self._sent: dict[str, dict[str, Any]] = {}  # details by event id
+        self._sent: dict[str, dict[str, str]] = {}  # details by event id
         self._pending: set[str] = set()
         self._altered: list[str] = []
         self.failed = 0
         self.published: defaultdict[str, list[str]] = defaultdict(list)
 
-    def run(self, plan: Sequence[tuple[float, str]], ends_at: Mapping[str, int], begun: float) -> None:
-        """Put each session timeout on the bus when it is due, and wait until each has an outcome or time is up."""
-        shown = done = 0
-        while done < len(plan) and (seconds := time.time() - begun) < PUT_SECONDS + OUTCOME_SECONDS:
-            for _, key in plan[len(self._sent) : sum(due <= seconds for due, _ in plan)]:
-                self._put(key, ends_at.get(key))
+    def run(self, plan: Sequence[tuple[float, str, dict[str, str]]]) -> None:
+        """Put each event on the bus when it is due, and wait until each has an outcome or no more arrive."""
+        done, last_outcome = 0, time.time()
+        while done < len(plan) and time.time() - last_outcome < STALLED_SECONDS:
+            for seconds, key, detail in plan[len(self._sent) :]:
+                if seconds > time.time():
+                    break
+                entry = session_timeout(DEPLOYMENT_ID, key) | {"EventBusName": self._bus, "Detail": json.dumps(detail)}
+                event_id = self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]
+                self._sent[event_id] = detail
+                self._pending.add(event_id)
             self._receive_outcomes()
-            if (done := len(self._sent) - len(self._pending)) >= shown + 100:
-                shown = done
-                print(f"  {done} of {len(plan)} events have an outcome, {seconds:.0f} s", flush=True)
-
-    def _put(self, conversation_id: str, ends_at: int | None) -> None:
-        entry = session_timeout(DEPLOYMENT_ID, conversation_id)
-        detail = json.loads(entry["Detail"])
-        if ends_at is not None:
-            detail["ends_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))
-        entry |= {"EventBusName": self._bus, "Detail": json.dumps(detail)}
-        event_id = self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]
-        self._sent[event_id] = detail
-        self._pending.add(event_id)
+            if (now_done := len(self._sent) - len(self._pending)) > done:
+                last_outcome = time.time()
+                if now_done // 100 > done // 100:
+                    print(f"  {now_done} of {len(plan)} events have an outcome", flush=True)
+            done = now_done
 
     def _receive_outcomes(self) -> None:
         """Take new results and failed events, waiting up to 1 s for results."""
         for result in self._subscriber.receive(1):
-            event_id, conversation_id = result["detail"]["trigger"]["id"], result["detail"]["conversation_id"]
-            sent = self._sent.get(event_id, {})
-            self.published[conversation_id].append(result["detail"]["status"])
-            self._record(event_id, conversation_id, intact=sent.get("conversation_id") == conversation_id)
+            detail, event_id = result["detail"], result["detail"]["trigger"]["id"]
+            self.published[detail["conversation_id"]].append(detail["status"])
+            sent = self._sent.get(event_id, {"conversation_id": "none"})
+            self._settle(event_id, intact=sent["conversation_id"] == detail["conversation_id"])
         asked = self._sqs.receive_message(QueueUrl=self._failed_url, MaxNumberOfMessages=10)
         for message in asked.get("Messages", []):
             self._sqs.delete_message(QueueUrl=self._failed_url, ReceiptHandle=message["ReceiptHandle"])
             event, self.failed = json.loads(message["Body"]), self.failed + 1
-            detail = event["detail"]
-            self._record(event["id"], detail["conversation_id"], intact=self._sent.get(event["id"]) == detail)
+            self._settle(event["id"], intact=self._sent.get(event["id"]) == event["detail"])
 
-    def _record(self, event_id: str, conversation_id: str, *, intact: bool) -> None:
+    def _settle(self, event_id: str, *, intact: bool) -> None:
         self._pending.discard(event_id)
         if not intact:
-            self._altered.append(conversation_id)
+            self._altered.append(event_id)
 
     def errors(self) -> list[str]:
         """One sentence for each lost or altered event."""
         lost = [f"{self._sent[event_id]['conversation_id']}: its event has no outcome" for event_id in self._pending]
-        return lost + [f"{conversation_id}: its event was altered" for conversation_id in self._altered]
+        return lost + [f"event {event_id} was altered" for event_id in self._altered]
 
     def strongest(self, conversation_id: str) -> str | None:
         """The strongest published result of a conversation, or None if there is none."""

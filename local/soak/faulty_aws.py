@@ -6,14 +6,15 @@ import json
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from threading import Lock
 from typing import TYPE_CHECKING, Any, override
 
+import psutil
 import urllib3
 
 from local.server import Reset, Server
-from local.soak.sandboxes import kill_sandbox
 
 if TYPE_CHECKING:
     import random
@@ -104,3 +105,13 @@ class FaultyAws(Server):
         self._failed.add(call)
         self.faults_met[f"{service}: {fault}"] += 1
         return fault
+
+
+def kill_sandbox(port: int) -> None:
+    """Kill the sandbox that waits for an answer at this TCP port, as Lambda does when a host fails."""
+    (supervisor,) = psutil.Process().children()  # the soak test keeps no other process running
+    (local_aws,) = supervisor.children()
+    for sandbox in local_aws.children():
+        with suppress(psutil.Error):
+            if port in (connection.laddr[1] for connection in sandbox.net_connections("tcp4")):
+                sandbox.kill()

@@ -10,7 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, override
 
 from local.server import Reset
-from local.soak.sandboxes import kill_sandbox
 from local.tavus import Tavus
 
 if TYPE_CHECKING:
@@ -35,10 +34,7 @@ RESET = Fault("reset before processing", ends=False, status=None)
 END_AND_FAIL = Fault("ended, then 503", ends=True, status=HTTPStatus.SERVICE_UNAVAILABLE)
 END_AND_RESET = Fault("ended, then reset", ends=True, status=None)
 END_AND_HANG = Fault("ended, then no answer in time", ends=True, status=None)
-END_AND_KILL = Fault("ended, then sandbox killed", ends=True, status=None)
 END_ODDLY = Fault("ended, then 200 with {}", ends=True, status=HTTPStatus.OK)
-# After any other fault, the sender can't know whether its request ended the conversation.
-CERTAIN = (THROTTLE, REFUSE, END_AND_KILL)
 HANG_SECONDS = 6  # longer than the function waits for its first answer
 ALWAYS = 1000  # more requests than any conversation gets
 
@@ -48,7 +44,7 @@ RECORDED_THEN_DOUBTFUL = (None, FAIL, FAIL, FAIL)
 # The faults of successive requests for one conversation, and how many conversations in a thousand get them. Requests
 # after the last fault succeed. The function sends at most three before it postpones the message.
 SCRIPTS: dict[tuple[Fault | None, ...], int] = {
-    (): 604,
+    (): 614,
     (THROTTLE,): 90,
     (FAIL, THROTTLE): 45,
     (RESET,): 60,
@@ -56,7 +52,6 @@ SCRIPTS: dict[tuple[Fault | None, ...], int] = {
     (END_AND_FAIL,): 40,
     (END_AND_RESET,): 40,
     (END_AND_HANG,): 10,
-    (END_AND_KILL,): 10,
     (END_ODDLY,): 20,
     (END_AND_RESET, FAIL, FAIL): 15,
     RECORDED_THEN_DOUBTFUL: 15,
@@ -74,15 +69,13 @@ class Truth:
     ended: bool = False  # by one of our requests
     confirmed: bool = False  # the function got a complete answer that says so
     refused: bool = False  # a request was refused
-    doubtful: bool = False  # after some request, its sender can't know whether it ended the conversation
-    killed: bool = False  # the sender was killed before it got the answer
+    doubtful: bool = False  # the function can't know whether one of its requests ended it
 
 
 class FaultyTavus(Tavus):
     """Answers the requests for each conversation with its faults first, then correctly.
 
-    `truths` and `ends_at`, the Unix times before which no request may arrive, have conversation ids as keys. `early`
-    lists the requests that arrived before.
+    `truths` and `ends_at` have conversation ids as keys. `early` lists the requests that arrived before their `ends_at`.
     """
 
     def __init__(self, rng: random.Random, ids: Sequence[str]) -> None:
@@ -90,7 +83,7 @@ class FaultyTavus(Tavus):
         scripts = dict(zip(ids, rng.sample(list(SCRIPTS), len(ids), counts=SCRIPTS.values()), strict=True))
         self.truths = {key: Truth(len(script) >= ALWAYS and REFUSE not in script) for key, script in scripts.items()}
         self.recorded_then_doubtful = [key for key, script in scripts.items() if script is RECORDED_THEN_DOUBTFUL]
-        self.ends_at: dict[str, int] = {}
+        self.ends_at: dict[str, str] = {}
         self.early: list[str] = []
         self.faults_met: Counter[str] = Counter()
         self._faults = {key: iter(script) for key, script in scripts.items()}
@@ -99,8 +92,8 @@ class FaultyTavus(Tavus):
     @override
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, str]]:
         conversation_id = request.path.split("/")[-2]
-        if (seconds := self.ends_at.get(conversation_id, 0) - time.time()) > 0:
-            self.early.append(f"{conversation_id}: Tavus got a request {seconds:.3f} s early")
+        if (now := utc(time.time())) < (ends_at := self.ends_at.get(conversation_id, "")):
+            self.early.append(f"{conversation_id}: Tavus got a request at {now}, before {ends_at}")
         with self._state:
             fault = next(self._faults[conversation_id], None)
             self.faults_met[fault.name if fault else "no fault"] += 1
@@ -112,12 +105,14 @@ class FaultyTavus(Tavus):
             truth.confirmed |= status is HTTPStatus.OK
             return status, members
         truth.refused |= fault is REFUSE
-        truth.doubtful |= fault not in CERTAIN
-        truth.killed |= fault is END_AND_KILL
-        if fault is END_AND_KILL:
-            kill_sandbox(request.connection)
+        truth.doubtful |= fault not in (THROTTLE, REFUSE)
         if fault is END_AND_HANG:
             time.sleep(HANG_SECONDS)
         if fault.status is None:
             raise Reset
         return fault.status, {}
+
+
+def utc(seconds: float) -> str:
+    """Format a Unix time as in an event, without the fraction of its second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

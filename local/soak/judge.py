@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("rejected", "not_found", "unconfirmed", "ended")  # weakest first
 TRUE, UNTRUE = "true", "untrue"
-# These excuse a result that says too little.
-UNREAD, UNWRITTEN, KILLED = "record not read", "record not written", "killed before the answer"
+UNREAD, UNWRITTEN = "record not read", "record not written"  # these excuse a result that says too little
 
 
 def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Container[str]) -> str:
@@ -23,9 +22,7 @@ def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Conta
         return UNTRUE
     if record is not None and STATUSES.index(record) > STATUSES.index(strongest):
         return UNREAD if "GetItem" in unmade else UNTRUE
-    if truth.ended and "PutItem" in unmade:
-        return UNWRITTEN
-    return KILLED if truth.ended and truth.killed else UNTRUE
+    return UNWRITTEN if truth.ended and "PutItem" in unmade else UNTRUE
 
 
 def agrees(strongest: str | None, truth: Truth) -> bool:

@@ -125,28 +125,26 @@ class Storm:
         self._sqs.set_queue_attributes(QueueUrl=stack.outputs["TimeoutQueueUrl"], Attributes=attributes)
         self._subscriber = Subscriber(stack)
         self._sent: dict[str, dict[str, str]] = {}  # details by event id
-        self._pending: set[str] = set()
+        self._settled: set[str] = set()
         self._altered: list[str] = []
         self.failed = 0
         self.published: defaultdict[str, list[str]] = defaultdict(list)
 
     def run(self, plan: Sequence[tuple[float, str, dict[str, str]]]) -> None:
         """Put each event on the bus when it is due, and wait until each has an outcome or no more arrive."""
-        done, last_outcome = 0, time.time()
-        while done < len(plan) and time.time() - last_outcome < STALLED_SECONDS:
+        last_outcome = time.time()
+        while len(self._settled) < len(plan) and time.time() - last_outcome < STALLED_SECONDS:
             for seconds, key, detail in plan[len(self._sent) :]:
                 if seconds > time.time():
                     break
                 entry = session_timeout(DEPLOYMENT_ID, key) | {"EventBusName": self._bus, "Detail": json.dumps(detail)}
-                event_id = self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]
-                self._sent[event_id] = detail
-                self._pending.add(event_id)
+                self._sent[self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]] = detail
+            before = len(self._settled)
             self._receive_outcomes()
-            if (now_done := len(self._sent) - len(self._pending)) > done:
+            if (settled := len(self._settled)) > before:
                 last_outcome = time.time()
-                if now_done // 100 > done // 100:
-                    print(f"  {now_done} of {len(plan)} events have an outcome", flush=True)
-            done = now_done
+                if settled // 100 > before // 100:
+                    print(f"  {settled} of {len(plan)} events have an outcome", flush=True)
 
     def _receive_outcomes(self) -> None:
         """Take new results and failed events, waiting up to 1 s for results."""
@@ -162,14 +160,14 @@ class Storm:
             self._settle(event["id"], intact=self._sent.get(event["id"]) == event["detail"])
 
     def _settle(self, event_id: str, *, intact: bool) -> None:
-        self._pending.discard(event_id)
+        self._settled.add(event_id)
         if not intact:
             self._altered.append(event_id)
 
     def errors(self) -> list[str]:
         """One sentence for each lost or altered event."""
-        lost = [f"{self._sent[event_id]['conversation_id']}: its event has no outcome" for event_id in self._pending]
-        return lost + [f"event {event_id} was altered" for event_id in self._altered]
+        lost = [f"{self._sent[event_id]['conversation_id']}: lost" for event_id in self._sent.keys() - self._settled]
+        return sorted(lost) + [f"event {event_id} was altered" for event_id in self._altered]
 
     def strongest(self, conversation_id: str) -> str | None:
         """The strongest published result of a conversation, or None if there is none."""

@@ -75,7 +75,7 @@ class Truth:
 class FaultyTavus(Tavus):
     """Answers the requests for each conversation with its faults first, then correctly.
 
-    `truths` and `ends_at` have conversation ids as keys. `early` lists the requests that arrived before their `ends_at`.
+    `truths` and `ends_at` have conversation ids as keys. `early` lists the requests that arrived before `ends_at`.
     """
 
     def __init__(self, rng: random.Random, ids: Sequence[str]) -> None:

@@ -20,8 +20,11 @@ def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Conta
         return TRUE
     if strongest not in ("not_found", "unconfirmed"):
         return UNTRUE
-    if record is not None and STATUSES.index(record) > STATUSES.index(strongest):
-        return UNREAD if "GetItem" in unmade else UNTRUE
+    stronger = record is not None and STATUSES.index(record) > STATUSES.index(strongest)
+    if "GetItem" in unmade and (stronger or strongest == "unconfirmed"):  # which is also what an unread record means
+        return UNREAD
+    if stronger:
+        return UNTRUE
     return UNWRITTEN if truth.ended and "PutItem" in unmade else UNTRUE
 
 

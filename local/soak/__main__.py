@@ -49,7 +49,7 @@ def main() -> None:
         with FaultyTavus(rng, ids) as tavus, deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack:
             for key in ids[:-ALREADY_OVER]:
                 tavus.start(DEPLOYMENT_ID, key)
-            with FaultyAws(rng, stack.endpoint_url, tavus.recorded_then_doubtful) as aws:
+            with FaultyAws(rng, stack, tavus.recorded_then_doubtful) as aws:
                 storm = Storm(stack, aws.url)
                 plan = deliveries(rng, ids)
                 tavus.ends_at = {key: detail["ends_at"] for _, key, detail in plan if "ends_at" in detail}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from local.server import Request
+    from local.stack import Stack
 
 FAULTY_SHARE = 0.06  # of the calls outside the outages
 OUTAGE_BEGINS = {"bus": 20, "table": 45, "queue": 70}  # seconds after the start
@@ -42,16 +43,17 @@ ANSWERS: dict[str | None, tuple[HTTPStatus, dict[str, Any]]] = {
 
 
 class FaultyAws(Server):
-    """Passes calls on to the AWS at `endpoint_url`.
+    """Passes calls on to the AWS of a stack.
 
     PutEvents is refused for the conversations in `refused` until the function gives up once. `unmade` holds the
     operation and the conversation of calls that the function could not make, and `waits` counts waits for `ends_at`.
     """
 
-    def __init__(self, rng: random.Random, endpoint_url: str, refused: Iterable[str]) -> None:
+    def __init__(self, rng: random.Random, stack: Stack, refused: Iterable[str]) -> None:
         super().__init__()
         self._rng = rng
-        self._pool = urllib3.connection_from_url(endpoint_url, maxsize=20, retries=False)
+        self._pool = urllib3.connection_from_url(stack.endpoint_url, maxsize=20, retries=False)
+        self._sqs = stack.client("sqs")
         self._refusals = Counter(dict.fromkeys(refused, 2))  # the call and its second try
         self._begun = time.monotonic()
         self._state = Lock()
@@ -63,7 +65,6 @@ class FaultyAws(Server):
     @override
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, Any]]:
         operation = request.headers["X-Amz-Target"].rpartition(".")[2]
-        members = json.loads(request.body)
         with self._state:
             fault = self._next_fault(operation, request.body)
         if fault in ANSWERS:
@@ -72,13 +73,13 @@ class FaultyAws(Server):
             kill_sandbox(request.connection)
         if fault in (KILL, RESET):
             raise Reset
-        if operation == "ChangeMessageVisibility":
-            if (seconds := members["VisibilityTimeout"]) > LONGEST_WAIT_SECONDS:
-                members["VisibilityTimeout"] = max(1, seconds // SPEEDUP)
+        response = self._pool.urlopen("POST", request.path, body=request.body, headers=request.headers)
+        if operation == "ChangeMessageVisibility" and response.status == HTTPStatus.OK:
+            change = json.loads(request.body)
+            if (seconds := change["VisibilityTimeout"]) > LONGEST_WAIT_SECONDS:
+                self._sqs.change_message_visibility(**change | {"VisibilityTimeout": max(1, seconds // SPEEDUP)})
             else:
                 self.waits += 1
-        headers = {name: value for name, value in request.headers.items() if name != "Content-Length"}
-        response = self._pool.urlopen("POST", request.path, body=json.dumps(members), headers=headers)
         if fault == KILL_LATE:
             kill_sandbox(request.connection)
         if fault in (KILL_LATE, LOSE):

@@ -31,7 +31,7 @@ CONVERSATIONS = 1000
 WAITING = 100  # conversations that must not end before their second
 ALREADY_OVER = 20  # conversations that Tavus no longer knows
 INVALID_IDS = [f"not.an.id.{number}" for number in range(10)]  # their events belong in the failed queue
-PUT_SECONDS = 120
+MAX_VISIBLE = 8  # messages in the queue that no sandbox has taken yet, so that those that must wait are taken early
 STALLED_SECONDS = 180  # longer than all tries of an event, so no more outcomes can follow
 KILLED_SECONDS = 31  # then the message of a killed sandbox comes back; a sandbox runs for 30 s at most
 ERRORS_SHOWN = 20
@@ -44,6 +44,7 @@ def main() -> None:
     print(f"{CONVERSATIONS} session timeouts, every tenth of them twice (SEED={seed})")
     rng = random.Random(seed)  # noqa: S311 - must be reproducible
     ids = [f"c{number:04}" for number in range(CONVERSATIONS)]
+    order = deliveries(rng, ids)
     begun = time.time()
     try:
         with FaultyTavus(rng, ids) as tavus, deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack:
@@ -51,9 +52,7 @@ def main() -> None:
                 tavus.start(DEPLOYMENT_ID, key)
             with FaultyAws(rng, stack, tavus.recorded_then_doubtful) as aws:
                 storm = Storm(stack, aws.url)
-                plan = deliveries(rng, ids)
-                tavus.ends_at = {key: detail["ends_at"] for _, key, detail in plan if "ends_at" in detail}
-                storm.run(plan)
+                storm.run(order, {key: rng.uniform(3, 25) for key in ids[:WAITING]}, tavus.ends_at)
             records = recorded(stack)
     except ProcessFailed as error:
         sys.exit(f"\nFailed: {error}")
@@ -68,10 +67,10 @@ def main() -> None:
         if verdict == UNTRUE:
             errors.append(f"{key}: published {storm.published[key]}, recorded {records.get(key)}, but {truth}")
     strongest = Counter(storm.strongest(key) or "missing" for key in truths)
-    show("Session timeouts on the bus", len(plan))
+    show("Session timeouts on the bus", len(order))
     show("Waits for the second", aws.waits)
     show("Requests to Tavus", tavus.faults_met.total(), tavus.faults_met)
-    show("Failed calls to AWS", aws.faults_met.total(), aws.faults_met)
+    show("Calls to AWS", aws.faults_met.total(), aws.faults_met)
     show("Results published", sum(map(len, storm.published.values())))
     show("Events in the failed queue", storm.failed)
     show("Strongest results", strongest.total(), strongest)
@@ -82,15 +81,11 @@ def main() -> None:
     print("\nEvery event is accounted for, every result is true, and nothing was early. All processes are stopped.")
 
 
-def deliveries(rng: random.Random, ids: Sequence[str]) -> list[tuple[float, str, dict[str, str]]]:
-    """Return when to put which event on the bus: the Unix time, the conversation and the detail, in order."""
-    due = {key: time.time() + rng.uniform(0, PUT_SECONDS) for key in [*ids, *INVALID_IDS]}
-    details = {key: {"deployment_id": DEPLOYMENT_ID, "conversation_id": key} for key in due}
-    for key in ids[:WAITING]:
-        details[key]["ends_at"] = utc(due[key] + rng.uniform(3, 25))
-    once = [(seconds, key) for key, seconds in due.items()]
-    again = [(due[key] + rng.choice([0, rng.uniform(0, 30)]), key) for key in ids[::10]]
-    return [(seconds, key, details[key]) for seconds, key in sorted(once + again)]
+def deliveries(rng: random.Random, ids: Sequence[str]) -> list[str]:
+    """Return all ids in random order. Of those put twice, half repeat at once and half at a random later time."""
+    order = [*ids, *INVALID_IDS, *ids[::20]]
+    rng.shuffle(order)
+    return [key for key in order for _ in range(2 if key in ids[10::20] else 1)]
 
 
 def recorded(stack: Stack) -> dict[str, str]:
@@ -115,14 +110,15 @@ class Storm:
 
     def __init__(self, stack: Stack, aws_url: str) -> None:
         self._events, self._sqs = stack.client("events"), stack.client("sqs")
-        self._bus, self._failed_url = stack.outputs["EventBusName"], stack.outputs["FailedQueueUrl"]
+        self._bus, self._queue_url = stack.outputs["EventBusName"], stack.outputs["TimeoutQueueUrl"]
+        self._failed_url = stack.outputs["FailedQueueUrl"]
         functions, name = stack.client("lambda"), stack.outputs["EventFunctionName"]
         environment = functions.get_function_configuration(FunctionName=name)["Environment"]
         for service in ("DYNAMODB", "EVENTBRIDGE", "SQS"):
             environment["Variables"][f"AWS_ENDPOINT_URL_{service}"] = aws_url
         functions.update_function_configuration(FunctionName=name, Environment=environment)
         attributes = {"VisibilityTimeout": str(KILLED_SECONDS)}
-        self._sqs.set_queue_attributes(QueueUrl=stack.outputs["TimeoutQueueUrl"], Attributes=attributes)
+        self._sqs.set_queue_attributes(QueueUrl=self._queue_url, Attributes=attributes)
         self._subscriber = Subscriber(stack)
         self._sent: dict[str, dict[str, str]] = {}  # details by event id
         self._settled: set[str] = set()
@@ -130,21 +126,33 @@ class Storm:
         self.failed = 0
         self.published: defaultdict[str, list[str]] = defaultdict(list)
 
-    def run(self, plan: Sequence[tuple[float, str, dict[str, str]]]) -> None:
-        """Put each event on the bus when it is due, and wait until each has an outcome or no more arrive."""
+    def run(self, order: Sequence[str], waits: Mapping[str, float], ends_at: dict[str, str]) -> None:
+        """Put an event on the bus for each id, and wait until each has an outcome or no more arrive.
+
+        Those in `waits` get an `ends_at` so many seconds ahead.
+        """
         last_outcome = time.time()
-        while len(self._settled) < len(plan) and time.time() - last_outcome < STALLED_SECONDS:
-            for seconds, key, detail in plan[len(self._sent) :]:
-                if seconds > time.time():
-                    break
-                entry = session_timeout(DEPLOYMENT_ID, key) | {"EventBusName": self._bus, "Detail": json.dumps(detail)}
-                self._sent[self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]] = detail
+        while len(self._settled) < len(order) and time.time() - last_outcome < STALLED_SECONDS:
+            for key in order[len(self._sent) :][: MAX_VISIBLE - self._visible()]:
+                if key in waits:
+                    ends_at.setdefault(key, utc(time.time() + waits[key]))
+                self._put(session_timeout(DEPLOYMENT_ID, key), ends_at.get(key))
             before = len(self._settled)
             self._receive_outcomes()
             if (settled := len(self._settled)) > before:
                 last_outcome = time.time()
                 if settled // 100 > before // 100:
-                    print(f"  {settled} of {len(plan)} events have an outcome", flush=True)
+                    print(f"  {settled} of {len(order)} events have an outcome", flush=True)
+
+    def _visible(self) -> int:
+        name = "ApproximateNumberOfMessages"
+        found = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[name])
+        return min(int(found["Attributes"][name]), MAX_VISIBLE)
+
+    def _put(self, entry: dict[str, str], ends_at: str | None) -> None:
+        detail = json.loads(entry["Detail"]) | ({"ends_at": ends_at} if ends_at else {})
+        entry |= {"EventBusName": self._bus, "Detail": json.dumps(detail)}
+        self._sent[self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]] = detail
 
     def _receive_outcomes(self) -> None:
         """Take new results and failed events, waiting up to 1 s for results."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FAULTY_SHARE = 0.06  # of the calls outside the outages
 OUTAGE_BEGINS = {"bus": 20, "table": 45, "queue": 70}  # seconds after the start
 OUTAGE_SECONDS = 6
-# After a failed try, the function pauses for 27 s or more. Here, a minute of that lasts a second. A shorter pause is a
-# wait for `ends_at`, and stays exact.
+# After a failed try, the function pauses for 27 s or more. Here, a minute of that lasts a second. A shorter pause
+# is a wait for `ends_at` and stays exact.
 LONGEST_WAIT_SECONDS = 26
 SPEEDUP = 60
 
@@ -98,13 +98,13 @@ class FaultyAws(Server):
             fault = REFUSE
         elif self._rng.random() < FAULTY_SHARE:
             fault = self._rng.choice([FAIL, THROTTLE, RESET, LOSE, KILL, KILL_LATE])
-        if fault is None:
-            self._failed.discard(call)
-            return None
-        if fault == KILL or call in self._failed:
+        if fault == KILL or (fault and call in self._failed):
             self.unmade.add(call)
-        self._failed.add(call)
-        self.faults_met[f"{service}: {fault}"] += 1
+        if fault in (None, KILL, KILL_LATE):  # the next call is a first try
+            self._failed.discard(call)
+        else:
+            self._failed.add(call)
+        self.faults_met[f"{service}: {fault or 'no fault'}"] += 1
         return fault
 
 

@@ -60,7 +60,7 @@ def test_every_contestant_answers(world: World, contestant: Contestant) -> None:
 )
 def test_a_failing_contestant_stops_the_benchmark(world: World, contestant: Contestant, message: str) -> None:
     """It would look fast."""
-    wrong = replace(contestant, event=timeout_of)
+    wrong = replace(contestant, event=timeout_of, answer=b"null")
     with sandbox(wrong, world.environment, valgrind=False) as running, pytest.raises(ProcessFailed, match=message):
         running.call("c1")
 

@@ -10,11 +10,11 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, create_client
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
 from end_conversation.aws.table import EndedTable
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, let_aws_answer
+from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, create_client, let_aws_answer
 
 CONVERSATION = Conversation("d1", "c1")
 DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)

@@ -33,7 +33,9 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler for these environment variables. Raises InvalidSetting."""
     settings = Settings.read(environ)
     clock = Clock()
-    telemetry = Telemetry(environ)
+    # The function that this is. It counts what no door handles.
+    own: Trigger = "event" if settings.event_bus_name else "timer" if settings.timer_group_name else "http"
+    telemetry = Telemetry(environ, traces_tavus=own != "timer")
     trust = create_trust("SSL_CERT_FILE", settings.ssl_cert_file)
     headers = {"User-Agent": USER_AGENT}
     if settings.tavus_origin is not None:
@@ -45,8 +47,6 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     operations: dict[str, Operation] = {"end": EndNow(end_conversation, telemetry)}
     if (set_limit := _set_limit(aws, settings, telemetry, clock)) is not None:
         operations["timeout"] = set_limit
-    # The function that counts what no door handles.
-    own: Trigger = "event" if settings.event_bus_name else "timer" if set_limit else "http"
     http_door = HttpDoor(operations, settings.allowed_deployment_ids, own, telemetry, clock)
     event_door = _event_door(aws, end_conversation, settings, telemetry, clock)
     message_door = _message_door(aws, event_door, settings, telemetry, clock)

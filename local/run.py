@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from local.console import step
 from local.process import ProcessFailed, interrupt_once
-from local.session import DEPLOYMENT_ID, end_path, log, logged, put, schedules, send, session_timeout, timeout_path
+from local.session import (
+    DEPLOYMENT_ID,
+    end_path,
+    log,
+    logged,
+    put,
+    schedules,
+    seconds_late,
+    send,
+    session_timeout,
+    timeout_path,
+)
 from local.stack import deployed
 from local.subscriber import Subscriber
 from local.tavus import Tavus
@@ -21,8 +32,8 @@ if TYPE_CHECKING:
 
     from local.stack import Stack
 
-LIMIT_SECONDS = 60
-LATE_SECONDS = 30  # the local Scheduler looks every 10 s for schedules that are due
+LIMIT_SECONDS = 75  # the shortest limit that is kept to the second
+LATE_SECONDS = 2
 
 
 class Unexpected(Exception):
@@ -62,9 +73,11 @@ def take_steps(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     limit = request(stack, "PUT", timeout_path(DEPLOYMENT_ID, limited, LIMIT_SECONDS), HTTPStatus.OK)
     print("  The schedule:")
     [schedule] = schedules(stack)
-    show("  ", {name: schedule[name] for name in ("GroupName", "Name", "Description", "ScheduleExpression", "Target")})
+    show("  ", {name: schedule[name] for name in ("GroupName", "Name", "Description", "ScheduleExpression")})
     expect("its conversation", schedule["Description"], f"{DEPLOYMENT_ID}/{limited}")
-    expect("its time", schedule["ScheduleExpression"], f"at({limit['ends_at'].removesuffix('Z')})")
+    print("  It sends this session timeout a minute ahead, which then waits in the queue:")
+    show("  ", waiting := json.loads(schedule["Target"]["Input"]))
+    expect("when the conversation ends", waiting["detail"]["ends_at"], limit["ends_at"])
 
     print("\n2. End another one over HTTP")
     conversation_id = tavus.start(DEPLOYMENT_ID)
@@ -99,7 +112,11 @@ def take_steps(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     with step(f"It ends at {limit['ends_at']}"):
         result = subscriber.result_of(limited, LIMIT_SECONDS + LATE_SECONDS)
     show_result(result, limited, "ended")
-    print("  On AWS, the trigger has the source and the detail-type of step 3.")
+    trigger = result["detail"]["trigger"]
+    expect("what triggered it", (trigger["source"], trigger["detail_type"]), ("end-conversation", "Session Limit"))
+    late = seconds_late(result, limit["ends_at"])
+    print(f"  It ended {late:.1f} s after its limit.")
+    expect(f"whether it ended at most {LATE_SECONDS} s after its limit", 0 <= late <= LATE_SECONDS, expected=True)
     check_tavus(tavus, limited)
 
 

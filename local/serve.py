@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from local.process import AWS_CLIENT
-from local.run import local_stack
+from local.run import LIMIT_SECONDS, local_stack
 from local.session import DEPLOYMENT_ID, end_path, session_timeout, timeout_path
 from local.subscriber import Subscriber
 
@@ -44,9 +44,9 @@ End another by a session timeout on the bus. Its result appears here:
   aws --endpoint-url {stack.endpoint_url} events put-events \\
     --entries '{json.dumps([entry])}'
 
-Give the third a limit of a minute. Then it ends by itself, and its result appears here:
+Give the third a limit of {LIMIT_SECONDS} seconds. Then it ends by itself on the second, and its result appears here:
 
-  curl -i -X PUT '{stack.api_url}{timeout_path(DEPLOYMENT_ID, at_limit, 60)}'
+  curl -i -X PUT '{stack.api_url}{timeout_path(DEPLOYMENT_ID, at_limit, LIMIT_SECONDS)}'
 
 Ctrl-C stops everything.""")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -68,6 +69,12 @@ def schedules(stack: Stack) -> list[dict[str, Any]]:
     scheduler, group = stack.client("scheduler"), {"GroupName": stack.outputs["TimerGroupName"]}
     found = scheduler.list_schedules(**group)["Schedules"]
     return [scheduler.get_schedule(**group, Name=schedule["Name"]) for schedule in found]
+
+
+def seconds_late(result: dict[str, Any], ends_at: str) -> float:
+    """Return how many seconds after `ends_at` the conversation of this result ended. Less than zero is too early."""
+    decided_at = datetime.fromisoformat(result["detail"]["decided_at"])
+    return (decided_at - datetime.fromisoformat(ends_at)).total_seconds()
 
 
 def log(stack: Stack, log_group: str) -> list[str]:

@@ -41,14 +41,11 @@ def deployed(tavus_api_url: str, allowed_deployment_ids: str, **parameters: str)
     with _aws() as endpoint_url:
         with step("Deploying the template with sam deploy"):
             stack = deploy(endpoint_url, "end-conversation", parameters)
-        # Retry within seconds instead of minutes.
-        set_retry_queue(stack, DelaySeconds=0, VisibilityTimeout=2)
-        fill_gaps_of_scheduler(stack)
         yield stack
 
 
 def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template: Path | None = None) -> Stack:
-    """Create a stack of this name at a local AWS, or update it. Raises ProcessFailed.
+    """Create a stack of this name at a local AWS, or update it, with `sam deploy`. Raises ProcessFailed.
 
     `template` names its own code. Without it, the functions are built.
     """
@@ -56,34 +53,23 @@ def deploy(endpoint_url: str, name: str, parameters: Mapping[str, str], template
     options = ["--stack-name", name, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
     options += ["--no-confirm-changeset", "--no-fail-on-empty-changeset"]
     _sam("deploy", endpoint_url, "--template-file", template or build(), *options, "--parameter-overrides", *overrides)
-    stack = _client(endpoint_url, "cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    # Its own address is a subdomain of localhost, which many resolvers don't know.
-    api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
-    return Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+    return _read(endpoint_url, name)
 
 
-def set_retry_queue(stack: Stack, **attributes: int | str) -> None:
-    """Change attributes of the retry queue, such as its DelaySeconds."""
-    texts = {name: str(value) for name, value in attributes.items()}
-    stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs["RetryQueueUrl"], Attributes=texts)
-
-
-def fill_gaps_of_scheduler(stack: Stack) -> None:
-    """Let the function and the rule work with ministack's Scheduler, which differs from AWS in two ways."""
-    # It checks the function's permissions as if every schedule were in the group `default`.
-    iam, group = stack.client("iam"), stack.outputs["TimerGroupName"]
-    function = stack.client("lambda").get_function_configuration(FunctionName=stack.outputs["TimerFunctionName"])
-    policy = {"RoleName": function["Role"].rpartition("/")[2], "PolicyName": "set-limits"}
-    document = json.dumps(iam.get_role_policy(**policy)["PolicyDocument"])
-    iam.put_role_policy(**policy, PolicyDocument=document.replace(f":schedule/{group}/", ":schedule/default/"))
-    # It ignores EventBridgeParameters: its events have a source and a detail-type of their own.
-    events, bus = stack.client("events"), stack.outputs["EventBusName"]
-    [rule] = events.list_rules(EventBusName=bus)["Rules"]
-    pattern = json.loads(rule["EventPattern"])
-    pattern["source"].append("aws.scheduler")
-    pattern["detail-type"].append("Scheduled Event")
-    events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern=json.dumps(pattern))
+def update(endpoint_url: str, name: str, parameters: dict[str, str]) -> Stack:
+    """Change parameters of a stack at a local AWS, and nothing else."""
+    cloudformation = _client(endpoint_url, "cloudformation")
+    found = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Parameters"]
+    known = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in found}
+    if (wanted := known | parameters) != known:
+        cloudformation.update_stack(
+            StackName=name,
+            UsePreviousTemplate=True,
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items()],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+        cloudformation.get_waiter("stack_update_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    return _read(endpoint_url, name)
 
 
 def delete(endpoint_url: str, name: str) -> None:
@@ -94,13 +80,7 @@ def delete(endpoint_url: str, name: str) -> None:
 @contextmanager
 def _aws() -> Iterator[str]:
     port = free_port()
-    environment = clean_environment(
-        AUTH="true",
-        BIND_HOST="127.0.0.1",
-        GATEWAY_PORT=str(port),
-        IOT_MTLS_ENABLED="0",
-        LAMBDA_ASYNC_RETRY_BASE_SECONDS="0.1",  # a minute on AWS
-    )
+    environment = clean_environment(AUTH="true", BIND_HOST="127.0.0.1", GATEWAY_PORT=str(port), IOT_MTLS_ENABLED="0")
     with serving([ROOT / ".venv-ministack/bin/python", "-m", "ministack"], environment, port):
         yield f"http://127.0.0.1:{port}"
 
@@ -108,6 +88,29 @@ def _aws() -> Iterator[str]:
 def _sam(command: str, endpoint_url: str, *options: object) -> None:
     settings = {"AWS_ENDPOINT_URL": endpoint_url, "SAM_CLI_POLL_DELAY": "0.5", "SAM_CLI_TELEMETRY": "0"}
     run([SAM, command, *options], clean_environment(**AWS_CLIENT, **settings))
+
+
+def _read(endpoint_url: str, name: str) -> Stack:
+    found = _client(endpoint_url, "cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+    # Its own address is a subdomain of localhost, which many resolvers don't know.
+    api_id = str(urlsplit(outputs["ApiUrl"]).hostname).partition(".")[0]
+    stack = Stack(endpoint_url, f"{endpoint_url}/_aws/execute-api/{api_id}/$default", outputs)
+    _fill_gaps_of_ministack(stack)
+    return stack
+
+
+def _fill_gaps_of_ministack(stack: Stack) -> None:
+    # Its Scheduler checks the function's permissions as if every schedule were in the group `default`.
+    iam, functions, group = stack.client("iam"), stack.client("lambda"), stack.outputs["TimerGroupName"]
+    role = functions.get_function_configuration(FunctionName=stack.outputs["TimerFunctionName"])["Role"]
+    policy = {"RoleName": role.rpartition("/")[2], "PolicyName": "set-limits"}
+    document = json.dumps(iam.get_role_policy(**policy)["PolicyDocument"])
+    iam.put_role_policy(**policy, PolicyDocument=document.replace(f":schedule/{group}/", ":schedule/default/"))
+    # Its CloudFormation passes a number of a parameter on as text, which stops every event source mapping.
+    mapping = {"UUID": stack.outputs["TimeoutQueueMappingId"]}
+    concurrency = functions.get_event_source_mapping(**mapping)["ScalingConfig"]["MaximumConcurrency"]
+    functions.update_event_source_mapping(**mapping, ScalingConfig={"MaximumConcurrency": int(concurrency)})
 
 
 def _client(endpoint_url: str, service: str) -> Any:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FIRST_RETRY_SECONDS = 30
 MAX_RETRY_SECONDS = 15 * 60
 JITTER = 0.1
+# A message is postponed by whole seconds. The function itself waits for the rest, which may be this long.
+MAX_SLEEP_SECONDS = 0.5
 
 
 class Queue(Protocol):
@@ -71,9 +73,11 @@ class MessageDoor:
             timeout = self._event_door.parse(_event(message["body"]), message["messageId"])
         except (InvalidEvent, UnsupportedEvent) as error:
             return self._is_refused(message, error, deadline)
-        if (seconds := self._event_door.seconds_until_end(timeout)) > 0:
-            self._postpone(message, seconds, deadline)
+        if (seconds := self._event_door.seconds_until_end(timeout)) > MAX_SLEEP_SECONDS:
+            self._postpone(message, round(seconds), deadline)
             return False
+        if seconds > 0:
+            self._clock.sleep(seconds)
         try:
             self._event_door.end(timeout, deadline)
         except TavusUnavailable as error:

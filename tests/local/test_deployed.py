@@ -10,21 +10,17 @@ import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
 
-from local.process import ROOT
 from local.session import DEPLOYMENT_ID, end_path, put, schedules, send, session_timeout, timeout_path
 from local.subscriber import Subscriber
+from tests.local.delivery import assert_published, at, reach_limit, requests_for, schedule_of, set_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from local.stack import Stack
     from local.tavus import Tavus
-
-RESULT_SCHEMA = json.loads((ROOT / "events/conversation-end-result.schema.json").read_text())
-WAIT_SECONDS = 60
 
 PROBE = """
 import boto3
@@ -44,17 +40,6 @@ def subscriber(stack: Stack) -> Subscriber:
     return Subscriber(stack)
 
 
-def asked(tavus: Tavus, conversation_id: str) -> int:
-    return sum(request.path.endswith(f"/{conversation_id}/end") for request in tavus.requests)
-
-
-def assert_published(result: dict[str, Any]) -> None:
-    validator = jsonschema.Draft202012Validator(
-        RESULT_SCHEMA, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    )
-    validator.validate(result)
-
-
 def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
     """The answer is Tavus' own body."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
@@ -62,7 +47,7 @@ def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
     assert (response.status, response.json()) == (200, {"conversation_id": conversation_id, "status": "ended"})
     assert response.headers["Content-Type"] == "application/json"
     assert (DEPLOYMENT_ID, conversation_id) not in tavus.active
-    assert asked(tavus, conversation_id) == 1
+    assert requests_for(tavus, conversation_id) == 1
 
 
 def test_a_request_for_an_unknown_conversation_is_a_404_problem(stack: Stack, tavus: Tavus) -> None:
@@ -108,7 +93,7 @@ def test_a_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, sub
     assert_published(result)
     assert (result["detail"]["conversation_id"], result["detail"]["status"]) == (conversation_id, "ended")
     assert (DEPLOYMENT_ID, conversation_id) not in tavus.active
-    assert asked(tavus, conversation_id) == 1
+    assert requests_for(tavus, conversation_id) == 1
     key = {"conversation": {"S": f"{DEPLOYMENT_ID}/{conversation_id}"}}
     item = stack.client("dynamodb").get_item(TableName=stack.outputs["EndedTableName"], Key=key)["Item"]
     assert int(item["expires_at"]["N"]) - time.time() == pytest.approx(30 * 24 * 3600, abs=120)
@@ -128,50 +113,29 @@ def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscr
     spared, ended = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
     put(stack, session_timeout(DEPLOYMENT_ID, spared) | other)
     subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, ended)))
-    assert asked(tavus, spared) == 0
+    assert requests_for(tavus, spared) == 0
 
 
-def set_limit(stack: Stack, conversation_id: str, seconds: int) -> datetime:
-    """Give a conversation a limit. Returns the end in the answer."""
-    response = send(stack, "PUT", timeout_path(DEPLOYMENT_ID, conversation_id, seconds))
-    assert response.status == 200
-    body = response.json()
-    assert body == {"conversation_id": conversation_id, "ends_at": body["ends_at"]}
-    return datetime.strptime(body["ends_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-
-
-def schedule_of(stack: Stack, conversation_id: str) -> dict[str, Any] | None:
-    """Return the only schedule of a conversation, without what Scheduler adds. None if it has no schedule."""
-    key = f"{DEPLOYMENT_ID}/{conversation_id}"
-    found = [schedule for schedule in schedules(stack) if schedule["Description"] == key]
-    assert len(found) < 2
-    added = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
-    return {name: value for name, value in found[0].items() if name not in added} if found else None
-
-
-def at(end: datetime) -> str:
-    return f"at({end:%Y-%m-%dT%H:%M:%S})"
+def second(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def test_a_limit_is_one_schedule(stack: Stack, tavus: Tavus) -> None:
-    """The schedule puts the session timeout on the bus once, and is then deleted. The answer has its time."""
+    """A minute ahead, it puts the session timeout on the queue once, and is then deleted."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
     earliest = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=600)
 
-    end = set_limit(stack, conversation_id, 600)
+    ends_at = set_limit(stack, conversation_id, 600)
 
-    assert earliest <= end <= datetime.now(UTC) + timedelta(seconds=600)
-    sqs, queue = stack.client("sqs"), {"QueueUrl": stack.outputs["RetryQueueUrl"]}
-    retry_queue = sqs.get_queue_attributes(**queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    event = session_timeout(DEPLOYMENT_ID, conversation_id)
+    assert earliest <= second(ends_at) <= datetime.now(UTC) + timedelta(seconds=600)
     schedule = schedule_of(stack, conversation_id)
     assert schedule
-    target = schedule.pop("Target")
+    target, name = schedule.pop("Target"), hashlib.sha256(f"{DEPLOYMENT_ID}/{conversation_id}".encode()).hexdigest()
     assert schedule == {
         "GroupName": stack.outputs["TimerGroupName"],
-        "Name": hashlib.sha256(f"{DEPLOYMENT_ID}/{conversation_id}".encode()).hexdigest(),
+        "Name": name,
         "Description": f"{DEPLOYMENT_ID}/{conversation_id}",
-        "ScheduleExpression": at(end),
+        "ScheduleExpression": at(second(ends_at) - timedelta(seconds=60)),
         "ScheduleExpressionTimezone": "UTC",
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ActionAfterCompletion": "DELETE",
@@ -179,49 +143,36 @@ def test_a_limit_is_one_schedule(stack: Stack, tavus: Tavus) -> None:
     }
     role = target.pop("RoleArn").rpartition("/")[2]
     assert role in {found["RoleName"] for found in stack.client("iam").list_roles()["Roles"]}
-    assert json.loads(target.pop("Input")) == json.loads(event["Detail"])
+    assert json.loads(target.pop("Input")) == {
+        "id": name,
+        "source": "end-conversation",
+        "detail-type": "Session Limit",
+        "time": ends_at,
+        "detail": {"deployment_id": DEPLOYMENT_ID, "conversation_id": conversation_id, "ends_at": ends_at},
+    }
     assert target == {
-        "Arn": f"arn:aws:events:us-east-1:000000000000:event-bus/{stack.outputs['EventBusName']}",
-        "EventBridgeParameters": {"Source": event["Source"], "DetailType": event["DetailType"]},
+        "Arn": stack.outputs["TimeoutQueueArn"],
         "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 3600},
-        "DeadLetterConfig": {"Arn": retry_queue},
+        "DeadLetterConfig": {"Arn": stack.outputs["FailedQueueArn"]},
     }
 
 
 def test_the_earliest_end_wins(stack: Stack, tavus: Tavus) -> None:
-    """The same limit and a longer one change nothing. A shorter one changes the time of the schedule only."""
+    """The same limit and a longer one change nothing. A shorter one moves the schedule."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
-    end = set_limit(stack, conversation_id, 600)
+    ends_at = set_limit(stack, conversation_id, 600)
     first = schedule_of(stack, conversation_id)
     assert first
-    assert set_limit(stack, conversation_id, 600) == end
-    assert set_limit(stack, conversation_id, 1200) == end
+    assert set_limit(stack, conversation_id, 600) == ends_at
+    assert set_limit(stack, conversation_id, 1200) == ends_at
     assert schedule_of(stack, conversation_id) == first
 
     earlier = set_limit(stack, conversation_id, 300)
 
-    assert earlier < end
-    assert schedule_of(stack, conversation_id) == first | {"ScheduleExpression": at(earlier)}
-
-
-def reach_limit(stack: Stack, conversation_id: str) -> None:
-    """Give a conversation a limit, and then move the schedule to this moment."""
-    set_limit(stack, conversation_id, 60)
-    schedule = schedule_of(stack, conversation_id)
-    assert schedule
-    stack.client("scheduler").update_schedule(**schedule | {"ScheduleExpression": at(datetime.now(UTC))})
-
-
-def test_a_conversation_ends_at_its_limit(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
-    """The result is published, and the schedule has deleted itself."""
-    conversation_id = tavus.start(DEPLOYMENT_ID)
-    reach_limit(stack, conversation_id)
-    result = subscriber.result_of(conversation_id)
-    assert_published(result)
-    assert result["detail"]["status"] == "ended"
-    assert (DEPLOYMENT_ID, conversation_id) not in tavus.active
-    assert asked(tavus, conversation_id) == 1
-    assert schedule_of(stack, conversation_id) is None
+    assert earlier < ends_at
+    moved = json.loads(json.dumps(first).replace(ends_at, earlier))
+    moved["ScheduleExpression"] = at(second(earlier) - timedelta(seconds=60))
+    assert schedule_of(stack, conversation_id) == moved
 
 
 def test_a_limit_after_the_end_is_harmless(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
@@ -230,17 +181,17 @@ def test_a_limit_after_the_end_is_harmless(stack: Stack, tavus: Tavus, subscribe
     send(stack, "POST", end_path(DEPLOYMENT_ID, by_request))
     subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, by_event)))
     later = Subscriber(stack)
-    reach_limit(stack, by_request)
-    reach_limit(stack, by_event)
+    for conversation_id in (by_request, by_event):
+        reach_limit(stack, conversation_id, set_limit(stack, conversation_id, 60))
     assert later.result_of(by_request)["detail"]["status"] == "not_found"
     assert later.result_of(by_event)["detail"]["status"] == "ended"
 
 
 @pytest.fixture(scope="module")
 def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
-    """Make an AWS call with the role of a function. Returns `allowed`, or the code of the error.
+    """Make an AWS call with the role of a function or of Scheduler. Returns `allowed`, or the code of the error.
 
-    It creates a schedule that the calls can use, and deletes all schedules at the end.
+    It creates a schedule that the calls can use, and at the end deletes all schedules and what the calls refused.
     """
     functions = stack.client("lambda")
     archive = io.BytesIO()
@@ -250,13 +201,20 @@ def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
     scheduler = stack.client("scheduler")
     scheduler.create_schedule(**fill(stack, SCHEDULE))
 
-    def call(function: str, service: str, operation: str, arguments: dict[str, Any]) -> str:
-        probe = f"probe-{function}"
+    def role_of(caller: str) -> str:
+        function = "TimerFunctionName" if caller == SCHEDULER else caller
+        configuration = functions.get_function_configuration(FunctionName=stack.outputs[function])
+        target = json.loads(configuration["Environment"]["Variables"].get("TIMER_TARGET", "{}"))
+        role: str = target["RoleArn"] if caller == SCHEDULER else configuration["Role"]
+        return role
+
+    def call(caller: str, service: str, operation: str, arguments: dict[str, Any]) -> str:
+        probe = f"probe-{caller}"
         if probe not in probes:
             probes.add(probe)
             functions.create_function(
                 FunctionName=probe,
-                Role=functions.get_function_configuration(FunctionName=stack.outputs[function])["Role"],
+                Role=role_of(caller),
                 Runtime="python3.13",
                 Handler="probe.handler",
                 Code={"ZipFile": archive.getvalue()},
@@ -271,6 +229,7 @@ def call_as(stack: Stack) -> Iterator[Callable[..., str]]:
         functions.delete_function(FunctionName=probe)
     for schedule in schedules(stack):
         scheduler.delete_schedule(GroupName=schedule["GroupName"], Name=schedule["Name"])
+    stack.client("sqs").purge_queue(QueueUrl=stack.outputs["FailedQueueUrl"])
 
 
 def fill(stack: Stack, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -283,7 +242,7 @@ def fill(stack: Stack, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 KEY = {"conversation": {"S": "d1/c1"}}
-EVENT = {"Source": "tavus.conversations", "DetailType": "Probe", "Detail": "{}"}
+EVENT_ENTRY = {"Source": "tavus.conversations", "DetailType": "Probe", "Detail": "{}"}
 SCHEDULE = {
     "GroupName": "{TimerGroupName}",
     "Name": "probe",
@@ -292,42 +251,48 @@ SCHEDULE = {
     "Target": {"Arn": "{FailedQueueArn}", "RoleArn": "arn:aws:iam::000000000000:role/probe"},
 }
 NAMES = {"GroupName": "{TimerGroupName}", "Name": "probe"}
-EVENT_FUNCTION, TIMER_FUNCTION = "EventFunctionName", "TimerFunctionName"
-# Calls, and the function that needs them. The HTTP function needs none.
-CALLS: dict[str, tuple[str, str, dict[str, Any], str | None]] = {
-    "publish": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "{EventBusName}"}]}, EVENT_FUNCTION),
-    "publish elsewhere": ("events", "put_events", {"Entries": [EVENT | {"EventBusName": "other"}]}, None),
-    "add a rule": ("events", "put_rule", {"Name": "probe", "EventPattern": '{"source": ["probe"]}'}, None),
-    "record": ("dynamodb", "put_item", {"TableName": "{EndedTableName}", "Item": KEY}, EVENT_FUNCTION),
-    "look up": ("dynamodb", "get_item", {"TableName": "{EndedTableName}", "Key": KEY}, EVENT_FUNCTION),
-    "forget": ("dynamodb", "delete_item", {"TableName": "{EndedTableName}", "Key": KEY}, None),
-    "read all": ("dynamodb", "scan", {"TableName": "{EndedTableName}"}, None),
-    "retry": ("sqs", "get_queue_attributes", {"QueueUrl": "{RetryQueueUrl}"}, EVENT_FUNCTION),
-    "drop retries": ("sqs", "purge_queue", {"QueueUrl": "{RetryQueueUrl}"}, None),
-    "read failures": ("sqs", "receive_message", {"QueueUrl": "{FailedQueueUrl}"}, None),
-    "forge a failure": ("sqs", "send_message", {"QueueUrl": "{FailedQueueUrl}", "MessageBody": "{}"}, None),
-    "invoke": ("lambda", "invoke", {"FunctionName": "{EventFunctionName}"}, None),
-    "set a limit": ("scheduler", "create_schedule", SCHEDULE | {"Name": "another"}, TIMER_FUNCTION),
-    "look at a limit": ("scheduler", "get_schedule", NAMES, TIMER_FUNCTION),
-    "shorten a limit": ("scheduler", "update_schedule", SCHEDULE, TIMER_FUNCTION),
-    "lift a limit": ("scheduler", "delete_schedule", NAMES, None),
-    "lift all limits": ("scheduler", "delete_schedule_group", {"Name": "{TimerGroupName}"}, None),
-    "list limits": ("scheduler", "list_schedules", {"GroupName": "{TimerGroupName}"}, None),
+HANDLE = {"QueueUrl": "{TimeoutQueueUrl}", "ReceiptHandle": "none"}
+HTTP, EVENT, TIMER, SCHEDULER = "HttpFunctionName", "EventFunctionName", "TimerFunctionName", "Scheduler"
+# Calls, and who needs them.
+CALLS: dict[str, tuple[str, str, dict[str, Any], set[str]]] = {
+    "publish": ("events", "put_events", {"Entries": [EVENT_ENTRY | {"EventBusName": "{EventBusName}"}]}, {EVENT}),
+    "publish elsewhere": ("events", "put_events", {"Entries": [EVENT_ENTRY | {"EventBusName": "other"}]}, set()),
+    "add a rule": ("events", "put_rule", {"Name": "probe", "EventPattern": '{"source": ["probe"]}'}, set()),
+    "record": ("dynamodb", "put_item", {"TableName": "{EndedTableName}", "Item": KEY}, {EVENT}),
+    "look up": ("dynamodb", "get_item", {"TableName": "{EndedTableName}", "Key": KEY}, {EVENT}),
+    "forget": ("dynamodb", "delete_item", {"TableName": "{EndedTableName}", "Key": KEY}, set()),
+    "read all": ("dynamodb", "scan", {"TableName": "{EndedTableName}"}, set()),
+    "send timeouts": ("sqs", "send_message", {"QueueUrl": "{TimeoutQueueUrl}", "MessageBody": "{}"}, {SCHEDULER}),
+    "take timeouts": ("sqs", "receive_message", {"QueueUrl": "{TimeoutQueueUrl}"}, {EVENT}),
+    "postpone timeouts": ("sqs", "change_message_visibility", HANDLE | {"VisibilityTimeout": 1}, {EVENT}),
+    "delete timeouts": ("sqs", "delete_message", HANDLE, {EVENT}),
+    "drop all timeouts": ("sqs", "purge_queue", {"QueueUrl": "{TimeoutQueueUrl}"}, set()),
+    "refuse": ("sqs", "send_message", {"QueueUrl": "{FailedQueueUrl}", "MessageBody": "{}"}, {EVENT, SCHEDULER}),
+    "read failures": ("sqs", "receive_message", {"QueueUrl": "{FailedQueueUrl}"}, set()),
+    "drop failures": ("sqs", "purge_queue", {"QueueUrl": "{FailedQueueUrl}"}, set()),
+    "invoke": ("lambda", "invoke", {"FunctionName": "{EventFunctionName}"}, set()),
+    "set a limit": ("scheduler", "create_schedule", SCHEDULE | {"Name": "another"}, {TIMER}),
+    "look at a limit": ("scheduler", "get_schedule", NAMES, {TIMER}),
+    "shorten a limit": ("scheduler", "update_schedule", SCHEDULE, {TIMER}),
+    "lift a limit": ("scheduler", "delete_schedule", NAMES, set()),
+    "lift all limits": ("scheduler", "delete_schedule_group", {"Name": "{TimerGroupName}"}, set()),
+    "list limits": ("scheduler", "list_schedules", {"GroupName": "{TimerGroupName}"}, set()),
 }
 
 
-@pytest.mark.parametrize("function", ["HttpFunctionName", EVENT_FUNCTION, TIMER_FUNCTION])
+@pytest.mark.parametrize("caller", [HTTP, EVENT, TIMER, SCHEDULER])
 @pytest.mark.parametrize("what", CALLS)
-def test_a_role_allows_what_its_function_does_and_nothing_else(
-    stack: Stack, call_as: Callable[..., str], function: str, what: str
+def test_a_role_allows_what_is_needed_and_nothing_else(
+    stack: Stack, call_as: Callable[..., str], caller: str, what: str
 ) -> None:
-    """The event function may publish, record, and use the retry queue. The timer function may set limits.
+    """The event function handles the queue, records, publishes and refuses. The timer function sets limits.
 
-    The HTTP function may call nothing. Only AWS itself shows that the timer function cannot reach other groups.
+    Scheduler sends to both queues. The HTTP function calls nothing. Only AWS itself shows that the timer function
+    cannot reach other groups.
     """
     service, operation, arguments, needed_by = CALLS[what]
-    outcome = call_as(function, service, operation, fill(stack, arguments))
-    if function == needed_by:
-        assert outcome == "allowed"
+    outcome = call_as(caller, service, operation, fill(stack, arguments))
+    if caller in needed_by:
+        assert outcome in {"allowed", "ReceiptHandleIsInvalid"}
     else:
         assert outcome.startswith("AccessDenied")

@@ -1,4 +1,4 @@
-"""The life of a stack: deploy, change HttpAuth, switch on every option, delete. And the end of a local run."""
+"""The life of a stack: deploy, change who may call it, its options and its bus, delete. And the end of a local run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.process import AWS_CLIENT, ROOT
-from local.session import DEPLOYMENT_ID
-from local.stack import delete, deploy
+from local.session import DEPLOYMENT_ID, put, session_timeout
+from local.stack import delete, deploy, update
+from local.subscriber import Subscriber
 from operations import smoke
+from tests.local.delivery import reach_limit, set_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from local.stack import Stack
+    from local.tavus import Tavus
 
 NAME = "lifecycle"
 PASSED = "passed to the function"
@@ -45,12 +48,18 @@ class Pool:
 
 
 @pytest.fixture(scope="module")
-def deploy_with(stack: Stack) -> Iterator[Deploy]:
-    """Deploy or update a second stack, beside the one that other tests use. It is deleted at the end."""
+def deploy_with(stack: Stack, tavus: Tavus) -> Iterator[Deploy]:
+    """Deploy a second stack, or change its parameters. Other tests use the first. The second is deleted at the end."""
 
     def run(**parameters: str) -> Stack:
+        if exists(stack):
+            return update(stack.endpoint_url, NAME, parameters)
         # Its own source, so that it does not match the other stack's session timeouts.
-        always = {"AllowedDeploymentIds": DEPLOYMENT_ID, "SessionEventSource": "lifecycle.sessions"}
+        always = {
+            "AllowedDeploymentIds": DEPLOYMENT_ID,
+            "SessionEventSource": "lifecycle.sessions",
+            "TavusApiUrl": tavus.url,
+        }
         return deploy(stack.endpoint_url, NAME, always | parameters)
 
     yield run
@@ -89,20 +98,23 @@ def pool(stack: Stack) -> Pool:
     return Pool(f"https://cognito-idp.{AWS_CLIENT['AWS_DEFAULT_REGION']}.amazonaws.com/{pool}", token)
 
 
-def ask(stack: Stack, http_auth: str, token: str | None = None) -> str | int:
-    """Send a request to both routes as this HttpAuth demands. Returns PASSED, or the status of API Gateway."""
-    answers = [smoke.ask(stack.api_url, http_auth, boto3.Session(), token, route) for route in smoke.ROUTES]
-    end, timeout = [PASSED if smoke.refused(answer) else answer.status for answer in answers]
-    assert end == timeout
-    return end
+def ask(stack: Stack, auth: str, token: str | None = None) -> list[str | int]:
+    """Send a request to both routes as this kind of authorization demands, first to end, then to set a limit.
+
+    Returns for each PASSED, or the status of API Gateway.
+    """
+    answers = [
+        smoke.ask(method, stack.api_url + path, auth, boto3.Session(), token) for method, path, _ in smoke.ROUTES
+    ]
+    return [PASSED if smoke.refused(answer) else answer.status for answer in answers]
 
 
 def test_iam_is_the_default(deploy_with: Deploy) -> None:
     """API Gateway refuses a request without a signature, and passes one with a signature to its function."""
     stack = deploy_with()
-    assert stack.outputs["HttpAuth"] == "IAM"
-    assert ask(stack, "NONE") == 403
-    assert ask(stack, "IAM") == PASSED
+    assert stack.outputs["HttpAuth"] == stack.outputs["LimitAuth"] == "IAM"
+    assert ask(stack, "NONE") == [403, 403]
+    assert ask(stack, "IAM") == [PASSED, PASSED]
 
 
 @pytest.fixture
@@ -120,9 +132,8 @@ def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_smoke_passes_on_a_stack_that_works(
     deploy_with: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make smoke` finds the API by the name of the stack, signs, and accepts each function's own rejection."""
-    if not exists(stack):
-        deploy_with()
+    """`make smoke` finds the API by the name of the stack, signs where a route demands it, and accepts rejections."""
+    deploy_with(HttpAuth="NONE", LimitAuth="IAM")
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
     smoke.main(["--stack", NAME])
     out = capsys.readouterr().out
@@ -150,25 +161,58 @@ def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.M
 def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
     """Only a complete token of the issuer, for a listed audience, is accepted. Any other is answered 401."""
     (audience, good), (_, for_another) = pool.token("listed"), pool.token("another")
-    stack = deploy_with(HttpAuth="JWT", JwtIssuer=pool.issuer, JwtAudience=f"one-more,{audience}")
-    assert ask(stack, "JWT") == 401
-    assert ask(stack, "JWT", good[:-8] + "AAAAAAAA") == 401
-    assert ask(stack, "JWT", for_another) == 401
-    assert ask(stack, "JWT", good) == PASSED
+    stack = deploy_with(HttpAuth="JWT", LimitAuth="SAME", JwtIssuer=pool.issuer, JwtAudience=f"one-more,{audience}")
+    assert stack.outputs["HttpAuth"] == stack.outputs["LimitAuth"] == "JWT"
+    assert ask(stack, "JWT") == [401, 401]
+    assert ask(stack, "JWT", good[:-8] + "AAAAAAAA") == [401, 401]
+    assert ask(stack, "JWT", for_another) == [401, 401]
+    assert ask(stack, "JWT", good) == [PASSED, PASSED]
 
 
-def test_update_to_none_with_everything_optional(deploy_with: Deploy) -> None:
+@pytest.mark.parametrize(
+    ("http_auth", "limit_auth"), [("NONE", "IAM"), ("NONE", "JWT"), ("JWT", "IAM"), ("IAM", "JWT")]
+)
+def test_limit_auth(deploy_with: Deploy, pool: Pool, http_auth: str, limit_auth: str) -> None:
+    """Each route demands its own kind of authorization."""
+    auths = [http_auth, limit_auth]
+    audience, token = pool.token("-".join(auths))
+    stack = deploy_with(HttpAuth=http_auth, LimitAuth=limit_auth, JwtIssuer=pool.issuer, JwtAudience=audience)
+    assert [stack.outputs[output] for _, _, output in smoke.ROUTES] == auths
+    assert [authorization(stack, end) for end in ("/end", "/timeout")] == auths
+    refusals: dict[str, str | int] = {"NONE": PASSED, "IAM": 403, "JWT": 401}
+    assert ask(stack, "NONE") == [refusals[auth] for auth in auths]
+    assert ask(stack, "IAM") == [PASSED if auth == "IAM" else refusals[auth] for auth in auths]
+    # ministack accepts any Authorization as a signature.
+    if "JWT" in auths:
+        assert ask(stack, "JWT", token)[auths.index("JWT")] == PASSED
+
+
+def authorization(stack: Stack, end: str) -> str:
+    """Return the kind of authorization of the route with this end, in the words of the template."""
+    api_id = stack.api_url.split("/")[-2]
+    routes = stack.client("apigatewayv2").get_routes(ApiId=api_id)["Items"]
+    [route] = [route for route in routes if route["RouteKey"].endswith(end)]
+    kind: str = route["AuthorizationType"].removeprefix("AWS_")
+    assert bool(route.get("AuthorizerId")) == (kind == "JWT")
+    return kind
+
+
+def test_update_to_none_with_everything_optional(deploy_with: Deploy, stack: Stack) -> None:
     """Every caller is accepted, and the same update can switch on every option."""
-    stack = deploy_with(
-        HttpAuth="NONE",
-        CorsAllowedOrigins=f"{ORIGIN},https://other.example.com",
-        HttpReservedConcurrency="5",
-        EventReservedConcurrency="5",
-        Tracing="PassThrough",
-        AlarmEmail="ops@example.com",
-        AlarmTopicArn=TOPIC,
-    )
-    assert ask(stack, "NONE") == PASSED
+    options = {
+        "HttpAuth": "NONE",
+        "LimitAuth": "SAME",
+        "CorsAllowedOrigins": f"{ORIGIN},https://other.example.com",
+        "HttpReservedConcurrency": "5",
+        "EventConcurrency": "5",
+        "Tracing": "PassThrough",
+        "AlarmEmail": "ops@example.com",
+        "AlarmTopicArn": TOPIC,
+    }
+    if not exists(stack):
+        deploy_with()
+    stack = deploy(stack.endpoint_url, NAME, options)
+    assert ask(stack, "NONE") == [PASSED, PASSED]
     own_topic = stack.client("sns").list_subscriptions()["Subscriptions"][0]
     assert (own_topic["Protocol"], own_topic["Endpoint"]) == ("email", "ops@example.com")
     alarms = stack.client("cloudwatch").describe_alarms(AlarmNamePrefix=NAME)["MetricAlarms"]
@@ -186,9 +230,25 @@ def policies(stack: Stack, role: str) -> list[Any]:
     return [iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names]
 
 
+def test_change_of_the_bus(deploy_with: Deploy, tavus: Tavus) -> None:
+    """A limit that was set before ends its conversation. The result is on the new bus, where the rule is too."""
+    before = deploy_with(HttpAuth="NONE", LimitAuth="SAME")
+    limited, timed_out = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
+    ends_at = set_limit(before, limited, 600)
+    before.client("events").create_event_bus(Name="moved")
+
+    after = deploy_with(EventBusName="moved")
+    subscriber = Subscriber(after)
+    reach_limit(after, limited, ends_at)
+    put(after, session_timeout(DEPLOYMENT_ID, timed_out) | {"Source": "lifecycle.sessions"})
+
+    assert subscriber.result_of(timed_out)["detail"]["status"] == "ended"
+    assert subscriber.result_of(limited)["detail"]["status"] == "ended"
+
+
 def test_delete_leaves_nothing(deploy_with: Deploy, stack: Stack) -> None:
     """Functions, roles, queues, table, rule, API, schedules, alarms and log groups are deleted with the stack."""
-    outputs = deploy_with().outputs
+    outputs = deploy_with(HttpAuth="IAM").outputs
     schedule = f"limit-{uuid4()}"
     stack.client("scheduler").create_schedule(
         GroupName=outputs["TimerGroupName"],
@@ -234,14 +294,15 @@ def remaining(stack: Stack) -> set[str]:
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        ({}, "HttpAuth JWT needs a JwtIssuer."),
-        ({"JwtIssuer": "https://id.example.com"}, "HttpAuth JWT needs a JwtAudience."),
-        ({"JwtAudience": "web"}, "HttpAuth JWT needs a JwtIssuer."),
+        ({"HttpAuth": "JWT"}, "JWT needs a JwtIssuer."),
+        ({"HttpAuth": "JWT", "JwtIssuer": "https://id.example.com"}, "JWT needs a JwtAudience."),
+        ({"HttpAuth": "JWT", "JwtAudience": "web"}, "JWT needs a JwtIssuer."),
+        ({"LimitAuth": "JWT", "JwtAudience": "web"}, "JWT needs a JwtIssuer."),
     ],
 )
 def test_jwt_without_issuer_or_audience_is_not_deployed(stack: Stack, given: dict[str, str], missing: str) -> None:
     """CloudFormation rejects it with a clear message before it creates anything."""
-    parameters = {"AllowedDeploymentIds": "d1", "HttpAuth": "JWT", **given}
+    parameters = {"AllowedDeploymentIds": "d1", **given}
     with pytest.raises(ClientError, match=missing):
         stack.client("cloudformation").create_stack(
             StackName="refused",

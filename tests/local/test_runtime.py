@@ -72,15 +72,15 @@ def test_the_result_of_a_session_timeout_is_published(stack: Stack, tavus: Tavus
     subscriber = Subscriber(stack)
     conversation_id = tavus.start(DEPLOYMENT_ID)
     event = timeout_of(conversation_id)
-    with sandbox("EventFunction", 60, **event_settings(stack, tavus)) as running:
+    with sandbox("EventFunction", 30, **event_settings(stack, tavus)) as running:
         assert running.invoke(event) is None
     result = subscriber.result_of(event["id"])
     assert (result["detail"]["conversation_id"], result["detail"]["status"]) == (conversation_id, "ended")
 
 
 def test_a_failure_is_reported_by_its_kind(stack: Stack, tavus: Tavus) -> None:
-    """An event that names no conversation fails as `InvalidEvent`, which the failed queue then shows."""
-    with sandbox("EventFunction", 60, **event_settings(stack, tavus)) as running:
+    """An event that names no conversation fails as `InvalidEvent`."""
+    with sandbox("EventFunction", 30, **event_settings(stack, tavus)) as running:
         report = running.invoke(timeout_of("not.an.id"))
     assert report["errorType"] == "InvalidEvent"
     assert "not.an.id" not in json.dumps(report)
@@ -159,7 +159,7 @@ def test_the_trace_of_a_failure_quotes_nothing(daemon: socket.socket, stack: Sta
     settings = event_settings(stack, tavus) | traced_to(daemon)
     tavus.down = True
     try:
-        with sandbox("EventFunction", 60, "traced.handler", **settings) as running:
+        with sandbox("EventFunction", 30, "traced.handler", **settings) as running:
             assert running.invoke(timeout_of("cdown"))["errorType"] == "TavusUnavailable"
             call = subsegment(daemon)
     finally:

@@ -159,13 +159,24 @@ def test_a_past_end_is_now(ahead: int) -> None:
     assert door.ended == [Conversation("d1", "c1")]
 
 
-def test_a_message_is_never_early() -> None:
-    """Half a second before its second, it waits a whole one."""
+@pytest.mark.parametrize(("left", "postponed"), [(0.6, 1), (1.4, 1), (1.6, 2), (8.4, 8)])
+def test_a_message_waits_for_whole_seconds(left: float, postponed: int) -> None:
     door = Door()
-    door.clock.advance(9.5)
+    door.clock.advance(10 - left)
 
     assert door(message(event(ends_at=at(10)))) == ["m1"]
-    assert door.queue.postponed == [("h1", 1)]
+    assert door.queue.postponed == [("h1", postponed)]
+
+
+@pytest.mark.parametrize("left", [0.01, 0.5])
+def test_a_message_is_never_early(left: float) -> None:
+    """The function waits for the last part of a second."""
+    door = Door()
+    door.clock.advance(10 - left)
+
+    assert door(message(event(ends_at=at(10)))) == []
+    assert door.clock.now() >= NOW + timedelta(seconds=10)
+    assert door.queue.postponed == []
 
 
 NO_EVENT = [

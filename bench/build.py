@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 CODE = ROOT / ".aws-sam/bench"
 OURS, FLOOR, USUAL = CODE / "ours", CODE / "floor", CODE / "usual"
-PROGRAMS = {FLOOR: ("empty.py", "raw.py", "floor.py"), USUAL: ("usual.py",)}
+PROGRAMS = {
+    FLOOR: ("empty.py", "raw.py", "floor.py", "floor_events.py", "careful.py"),
+    USUAL: ("usual.py", "usual_http.py"),
+}
 BUNDLE = CODE / "authorities.pem"
 _TRUST = {"SSL_CERT_FILE": str(BUNDLE), "REQUESTS_CA_BUNDLE": str(BUNDLE)}
 _BUS = {"EVENT_BUS_NAME": "default"}
 _TABLE = {"ENDED_TABLE_NAME": "ended"}
 _QUEUES = {"TIMEOUT_QUEUE_URL": "https://sqs/timeouts", "FAILED_QUEUE_URL": "https://sqs/failed"}
-_USUAL = _TRUST | _BUS | {"KEEP_SESSION": "true"}
+_UNTRACED = {"POWERTOOLS_TRACE_DISABLED": "true"}
+_QUIET = _UNTRACED | {"POWERTOOLS_METRICS_DISABLED": "true", "POWERTOOLS_LOG_LEVEL": "CRITICAL"}
 _LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
 
 
@@ -60,12 +64,17 @@ _HANDLER = "end_conversation.handler.handler"
 CONTESTANTS = [
     Contestant("empty", FLOOR, "empty.handler"),
     Contestant("raw urllib3", FLOOR, "raw.handler", _TRUST),
-    Contestant("floor", FLOOR, "floor.handler", _TRUST),
+    Contestant("floor", FLOOR, "floor.handler"),
     Contestant("ours", OURS, _HANDLER),
-    Contestant("usual, post", USUAL, "usual.handler", _TRUST | _BUS),
-    Contestant("usual, Session", USUAL, "usual.handler", _USUAL),
+    Contestant("ours, untraced", OURS, _HANDLER, _UNTRACED),
+    Contestant("ours, quiet", OURS, _HANDLER, _QUIET),
+    Contestant("careful", FLOOR, "careful.handler", _TRUST),
+    Contestant("usual, HTTP only", USUAL, "usual_http.handler", _TRUST),
+    Contestant("usual", USUAL, "usual.handler", _TRUST | _BUS),
+    Contestant("floor, events", FLOOR, "floor_events.handler"),
     Contestant("ours, events", OURS, _HANDLER, _BUS | _TABLE | _QUEUES, _message_for, b'"batchItemFailures": []'),
-    Contestant("usual, events", USUAL, "usual.handler", _USUAL, timeout_of, b"null"),
+    Contestant("careful, events", FLOOR, "careful.handler", _TRUST | _BUS, timeout_of, b"null"),
+    Contestant("usual, events", USUAL, "usual.handler", _TRUST | _BUS, timeout_of, b"null"),
     Contestant("ours, limits", OURS, _HANDLER, _LIMITS, _limit_for),
 ]
 

@@ -13,7 +13,25 @@ if TYPE_CHECKING:
 
 type Figures = dict[str, dict[str, float]]  # by contestant and measure
 
-COUNTED = ("start", "start to first answer", "warm call")
+START, ANSWER, WARM = "start", "start to first answer", "warm call"
+# Each ratio: the measure, ours and the contestant that it is compared with.
+RATIOS = [
+    (START, "ours", "usual"),
+    (START, "ours", "careful"),
+    (START, "ours", "floor"),
+    (ANSWER, "ours", "usual"),
+    (ANSWER, "ours", "usual, HTTP only"),
+    (ANSWER, "ours", "careful"),
+    (WARM, "ours", "usual"),
+    (WARM, "ours", "careful"),
+    (START, "ours, events", "usual, events"),
+    (START, "ours, events", "careful, events"),
+    (START, "ours, events", "floor, events"),
+    (ANSWER, "ours, events", "usual, events"),
+    (ANSWER, "ours, events", "careful, events"),
+    (WARM, "ours, events", "usual, events"),
+    (START, "ours, limits", "usual"),
+]
 
 
 def report(figures: Figures, unit: str) -> str:
@@ -21,29 +39,37 @@ def report(figures: Figures, unit: str) -> str:
     system = f"{platform.system()} {platform.machine()} ({os.cpu_count()} cores), Python {platform.python_version()}"
     return f"""# Benchmark results
 
-Measured by `make bench` on {system}.
+Measured by `make bench` on {system}. The first three columns are {unit}.
 
 - Valgrind counts user-mode instructions. Where it is not installed, processor time replaces them.
-- "Usual" is "usual, Session" or, for events, "usual, events".
-- Warm calls are the 2nd to the 21st.
+- Warm calls are the 3rd to the 21st.
 
-{table(figures, unit)}
+{table(figures)}
+
+{ratios(figures)}
 """
 
 
-def table(figures: Figures, unit: str) -> str:
-    """Return a row for each measure and a column for each contestant."""
-    rows: dict[str, dict[str, float]] = {}
-    for name, found in figures.items():
-        usual = figures["usual, events" if name.endswith("events") else "usual, Session"]
-        labelled = {f"{measure}, {unit}": found[measure] for measure in COUNTED}
-        labelled |= {f"{measure} / usual": found[measure] / usual[measure] for measure in COUNTED}
-        labelled |= {measure: value for measure, value in found.items() if measure not in COUNTED}
-        for label, value in labelled.items():
-            rows.setdefault(label, {})[name] = value
-    empty, raw, ours = (figures[name]["warm call"] for name in ("empty", "raw urllib3", "ours"))
-    rows["warm call / raw urllib3, both without empty"] = {"ours": (ours - empty) / (raw - empty)}
-    cells = [["", *figures], *([label, *(_cell(row.get(name)) for name in figures)] for label, row in rows.items())]
+def table(figures: Figures) -> str:
+    """Return a row for each contestant and a column for each measure."""
+    measures = list(dict.fromkeys(measure for found in figures.values() for measure in found))
+    rows = [[name, *(_cell(found.get(measure)) for measure in measures)] for name, found in figures.items()]
+    return _markdown([["", *measures], *rows])
+
+
+def ratios(figures: Figures) -> str:
+    """Return a row for each ratio."""
+    rows = {
+        f"{measure}: {name} / {other}": figures[name][measure] / figures[other][measure]
+        for measure, name, other in RATIOS
+    }
+    empty, raw = (figures[name][WARM] for name in ("empty", "raw urllib3"))
+    for name in ("ours", "ours, untraced", "ours, quiet"):
+        rows[f"{WARM}: {name} / raw urllib3, both without empty"] = (figures[name][WARM] - empty) / (raw - empty)
+    return _markdown([["", "ratio"], *([label, f"{ratio:.3f}"] for label, ratio in rows.items())])
+
+
+def _markdown(cells: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in cells)
@@ -57,15 +83,14 @@ def _cell(value: float | None) -> str:
 
 def plot(figures: Figures, unit: str, file: Path) -> None:
     """Draw the cost of a cold start with its first answer, and of a warm call, by contestant."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     names = list(reversed(figures))
-    for axes, measure in zip(figure.subplots(1, 2, sharey=True), ("start to first answer", "warm call"), strict=True):
+    for axes, measure in zip(figure.subplots(1, 2, sharey=True), (ANSWER, WARM), strict=True):
         values = [figures[name][measure] for name in names]
         axes.barh(names, values, color=["#c2410c" if name.startswith("ours") else "#94a3b8" for name in names])
-        # "usual, post" opens a connection for each call. Its bar is cut off to leave room for the others.
-        axes.set_xlim(0, limit := 1.25 * sorted(values)[-2])
+        axes.set_xlim(0, 1.25 * max(values))
         for row, value in enumerate(values):
-            axes.text(min(value, limit), row, f" {value:,.1f} ", va="center", ha="left" if value < limit else "right")
+            axes.text(value, row, f" {value:,.1f}", va="center")
         axes.set_title(f"{measure}, {unit}", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""The floor: the packages that we must use, one CA bundle loaded, and nothing done with them."""
+"""The floor: the packages that we must use, one TLS context without CAs, and nothing done with them."""
 
 import ssl
 
@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 logger = Logger(service="floor")
 metrics = Metrics(namespace="Floor", service="floor")
 tracer = Tracer(service="floor", auto_patch=False)
-pool = urllib3.PoolManager(ssl_context=ssl.create_default_context())
+pool = urllib3.PoolManager(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @logger.inject_lambda_context

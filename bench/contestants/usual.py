@@ -20,14 +20,14 @@ tracer = Tracer()
 metrics = Metrics()
 app = APIGatewayHttpResolver()
 events = boto3.client("events")
-post = requests.Session().post if os.environ.get("KEEP_SESSION") else requests.post
+session = requests.Session()
 
 
 @tracer.capture_method
 def end_conversation(deployment_id: str, conversation_id: str) -> dict[str, Any]:
     """End a conversation at Tavus. Raises requests' HTTPError where Tavus refuses."""
     url = f"{TAVUS_API_URL}/v2/deployments/{deployment_id}/conversations/{conversation_id}/end"
-    response = post(url, timeout=10)
+    response = session.post(url, timeout=10)
     response.raise_for_status()
     result: dict[str, Any] = response.json()
     logger.info("conversation ended", extra={"conversation_id": conversation_id, "status": result["status"]})

@@ -19,8 +19,7 @@ from end_conversation.trust import create_trust
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mypy_boto3_sqs import SQSClient
-
+    from end_conversation.aws.client import ClientFactory
     from end_conversation.ending import EndConversation, Record
     from end_conversation.events import EventDoor
     from end_conversation.http import Operation
@@ -34,7 +33,9 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler for these environment variables. Raises InvalidSetting."""
     settings = Settings.read(environ)
     clock = Clock()
-    telemetry = Telemetry(environ)
+    # The function that this is. It counts what no door handles.
+    own: Trigger = "event" if settings.event_bus_name else "timer" if settings.timer_group_name else "http"
+    telemetry = Telemetry(environ, traces_tavus=own != "timer")
     trust = create_trust("SSL_CERT_FILE", settings.ssl_cert_file)
     headers = {"User-Agent": USER_AGENT}
     if settings.tavus_origin is not None:
@@ -42,14 +43,13 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     connection = TavusConnection(settings.tavus_api_url, headers, trust, clock)
     client = TavusClient(connection.post, clock, random.uniform)
     end_conversation = telemetry.observe(client.end_conversation)
+    aws = _aws(settings, trust)
     operations: dict[str, Operation] = {"end": EndNow(end_conversation, telemetry)}
-    if (set_limit := _set_limit(settings, telemetry, trust, clock)) is not None:
+    if (set_limit := _set_limit(aws, settings, telemetry, clock)) is not None:
         operations["timeout"] = set_limit
-    # The function that counts what no door handles.
-    own: Trigger = "event" if settings.event_bus_name else "timer" if set_limit else "http"
     http_door = HttpDoor(operations, settings.allowed_deployment_ids, own, telemetry, clock)
-    event_door = _event_door(end_conversation, settings, telemetry, trust, clock)
-    message_door = _message_door(event_door, settings, telemetry, trust, clock)
+    event_door = _event_door(aws, end_conversation, settings, telemetry, clock)
+    message_door = _message_door(aws, event_door, settings, telemetry, clock)
 
     def handler(event: Any, context: Any) -> Any:
         problem = "the event must be an HTTP request from API Gateway, an EventBridge event, or SQS messages"
@@ -71,58 +71,61 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     return telemetry.instrument(handler)
 
 
-def _set_limit(settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock) -> SetLimit | None:
-    if settings.timer_group_name is None:
+def _aws(settings: Settings, trust: Trust) -> ClientFactory | None:
+    if settings.event_bus_name is None and settings.timer_group_name is None:
         return None
-    from end_conversation.aws.client import create_client
+    # boto3 nearly doubles the cold start, so only the deployments that need it import it.
+    from end_conversation.aws.client import ClientFactory
+
+    if settings.aws_ca_bundle not in (None, settings.ssl_cert_file):
+        trust = create_trust("AWS_CA_BUNDLE", settings.aws_ca_bundle)
+    return ClientFactory(trust)
+
+
+def _set_limit(aws: ClientFactory | None, settings: Settings, telemetry: Telemetry, clock: Clock) -> SetLimit | None:
+    if aws is None or settings.timer_group_name is None:
+        return None
     from end_conversation.aws.schedules import Schedules
     from end_conversation.limits import SetLimit
 
-    client = create_client("scheduler", _aws_trust(settings, trust))
-    schedules = Schedules(client, settings.timer_group_name, settings.timer_target, clock)
+    schedules = Schedules(aws.create("scheduler"), settings.timer_group_name, settings.timer_target, clock)
     return SetLimit(schedules.put, settings.max_session_seconds, telemetry, clock)
 
 
-def _aws_trust(settings: Settings, trust: Trust) -> Trust:
-    if settings.aws_ca_bundle in (None, settings.ssl_cert_file):
-        return trust
-    return create_trust("AWS_CA_BUNDLE", settings.aws_ca_bundle)
-
-
 def _event_door(
-    end_conversation: EndConversation, settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock
+    aws: ClientFactory | None,
+    end_conversation: EndConversation,
+    settings: Settings,
+    telemetry: Telemetry,
+    clock: Clock,
 ) -> EventDoor | None:
-    if settings.event_bus_name is None:
+    if aws is None or settings.event_bus_name is None:
         return None
-    # boto3 doubles the cold start, so only the deployments that need it import it.
     from end_conversation.aws.bus import EventBus
-    from end_conversation.aws.client import create_client
     from end_conversation.events import EventDoor
 
-    trust = _aws_trust(settings, trust)
     record: Record = NoRecord()
     if settings.ended_table_name is not None:
         from end_conversation.aws.table import EndedTable
 
-        record = EndedTable(create_client("dynamodb", trust), settings.ended_table_name, telemetry.record_failed, clock)
+        record = EndedTable(aws.create("dynamodb"), settings.ended_table_name, telemetry.record_failed, clock)
     end_recorded = EndRecorded(end_conversation, record, partial(telemetry.log_result, "event"))
-    bus = EventBus(
-        create_client("events", trust), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock
-    )
+    bus = EventBus(aws.create("events"), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock)
     return EventDoor(end_recorded, settings.allowed_deployment_ids, bus.publish, telemetry, clock)
 
 
 def _message_door(
-    event_door: EventDoor | None, settings: Settings, telemetry: Telemetry, trust: Trust, clock: Clock
+    aws: ClientFactory | None,
+    event_door: EventDoor | None,
+    settings: Settings,
+    telemetry: Telemetry,
+    clock: Clock,
 ) -> MessageDoor | None:
-    if event_door is None or settings.timeout_queue_url is None or settings.failed_queue_url is None:
+    urls = settings.timeout_queue_url, settings.failed_queue_url
+    if aws is None or event_door is None or urls[0] is None or urls[1] is None:
         return None
-    from end_conversation.aws.client import create_client
     from end_conversation.aws.queue import TimeoutQueue
     from end_conversation.messages import MessageDoor
 
-    def make_client() -> SQSClient:
-        return create_client("sqs", _aws_trust(settings, trust))
-
-    queue = TimeoutQueue(make_client, settings.timeout_queue_url, settings.failed_queue_url, clock)
+    queue = TimeoutQueue(lambda: aws.create("sqs"), urls[0], urls[1], clock)
     return MessageDoor(event_door, queue, telemetry, clock, random.uniform)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from end_conversation.errors import InvalidId
 
@@ -51,20 +50,25 @@ class Reason(StrEnum):
     TAVUS_TIMEOUT = "tavus_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation, named by two valid ids. Raises InvalidId."""
-
+class _Ids(NamedTuple):
     deployment_id: str
     conversation_id: str
 
-    def __post_init__(self) -> None:
-        for name in ("deployment_id", "conversation_id"):
-            if not is_id(getattr(self, name)):
+
+class Conversation(_Ids):
+    """A conversation, named by two valid ids. Raises InvalidId."""
+
+    __slots__ = ()
+
+    def __new__(cls, deployment_id: str, conversation_id: str) -> Self:
+        """Validate the ids."""
+        for name, value in (("deployment_id", deployment_id), ("conversation_id", conversation_id)):
+            if not is_id(value):
                 raise InvalidId(
                     f"{name} must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit, "
                     "and not undefined, null, NaN or None"
                 )
+        return super().__new__(cls, deployment_id, conversation_id)
 
     @property
     def key(self) -> str:
@@ -72,8 +76,7 @@ class Conversation:
         return f"{self.deployment_id}/{self.conversation_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The result of one invocation.
 
     `decided_at` is in UTC, and `attempts` counts the requests to Tavus. The last three members describe results that

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from end_conversation.conversation import Reason, Result, Status
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from end_conversation.conversation import Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A complete HTTP answer from Tavus. `body` is undecoded, and None if it is larger than the limit."""
 
     status_code: int
@@ -23,8 +21,7 @@ class Answer:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(NamedTuple):
     """An attempt without a complete answer.
 
     `reason` is TAVUS_TIMEOUT or TAVUS_UNREACHABLE, and `failure` names the failure without quoting the server. `sent`
@@ -80,7 +77,7 @@ def combine(result: Result, known: Result | None) -> Result:
         case _, Status.ENDED:
             return known
         case ((Status.NOT_FOUND | Status.REJECTED), Status.UNCONFIRMED):
-            return replace(result, status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
+            return result._replace(status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
         case _:
             return result
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from end_conversation.conversation import Conversation, Reason, Status
 from end_conversation.deadline import Deadline
@@ -59,8 +58,7 @@ def is_http_request(event: dict[str, Any]) -> bool:
     return _method(event) is not None and not is_authorizer_request
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request for a conversation: Lambda's event, the conversation, the time left for it, and Lambda's request id."""
 
     event: dict[str, Any]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from end_conversation.conversation import is_id
 from end_conversation.errors import InvalidSetting
@@ -27,8 +26,7 @@ _TABLE = r"(arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/)?[A-Za-z0-9._-]{
 _SESSION_SECONDS = range(60, 86_401)
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """An HTTP origin (RFC 6454): scheme, host and port, and nothing else."""
 
     scheme: str
@@ -61,8 +59,7 @@ class _Everyone:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings. An optional setting without a value is None."""
 
     tavus_api_url: Origin

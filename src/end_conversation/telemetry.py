@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from end_conversation.conversation import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Literal
 
     from end_conversation.conversation import Conversation, Result
@@ -38,14 +37,17 @@ _LOG_LEVELS = {
 }
 # For another value of these, Powertools raises ValueError when it is imported or its classes are created.
 _SWITCHES = ("DEBUG", "DEV", "LOG_DEDUPLICATION_DISABLED", "METRICS_DISABLED", "TRACE_DISABLED")
-_SWITCH_VALUES = {"1", "y", "yes", "t", "true", "on", "0", "n", "no", "f", "false", "off"}
+_ON, _OFF = {"1", "y", "yes", "t", "true", "on"}, {"0", "n", "no", "f", "false", "off"}
 _ORIGIN_HINT = "Tavus may check the Origin header: set TAVUS_ORIGIN to an origin that the deployment allows"
 
 
 class Telemetry:
-    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables."""
+    """The Logger, the Metrics and the Tracer of a deployment, configured by Powertools' own variables.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    Without `traces_tavus`, calls to Tavus get no trace subsegment, and the Tracer is not loaded.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, traces_tavus: bool = True) -> None:
         removed = _remove_invalid_settings()
         # Powertools reads its settings when it is imported and when its classes are created.
         from aws_lambda_powertools import Logger, Metrics
@@ -61,8 +63,10 @@ class Telemetry:
             self._logger.warning("%s has an invalid value and is ignored", name)
         self._metrics = Metrics(namespace=namespace, service=service)
         self._xray: Any = None
-        with _never_raising():
-            self._xray = _create_xray(service)
+        # The X-Ray SDK takes 6 % of a cold start.
+        if traces_tavus and environ.get("POWERTOOLS_TRACE_DISABLED", "").lower() not in _ON:
+            with _NEVER_RAISING:
+                self._xray = _create_xray(service)
         self._environ = environ
 
     def instrument(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -75,7 +79,7 @@ class Telemetry:
             try:
                 return handler(event, context)
             finally:
-                with _never_raising():
+                with _NEVER_RAISING:
                     self._metrics.flush_metrics()
                 self._metrics.clear_metrics()  # in case flushing failed
 
@@ -88,19 +92,19 @@ class Telemetry:
             start = deadline.elapsed()
             subsegment: Any = None
             if self._xray is not None:
-                with _never_raising():
+                with _NEVER_RAISING:
                     subsegment = self._xray.begin_subsegment(name="Tavus", namespace="remote")
             try:
                 result = end_conversation(conversation, deadline)
-                with _never_raising():
+                with _NEVER_RAISING:
                     self._measure_tavus(result, deadline.elapsed() - start)
-                with _never_raising():
+                with _NEVER_RAISING:
                     self._annotate(subsegment, result)
                 return result
             finally:
                 # X-Ray returns no subsegment if there is no segment.
                 if subsegment is not None:
-                    with _never_raising():
+                    with _NEVER_RAISING:
                         self._xray.end_subsegment()
 
         return observed
@@ -177,11 +181,11 @@ class Telemetry:
     def _log(
         self, log: Callable[..., None], message: str, trigger: Trigger, status: str | None, fields: dict[str, Any]
     ) -> None:
-        with _never_raising():
+        with _NEVER_RAISING:
             log(message, extra={"trigger": trigger, "status": status} | fields)
 
     def _count(self, trigger: Trigger, metric: str, value: float = 1) -> None:
-        with _never_raising():
+        with _NEVER_RAISING:
             self._metrics.add_dimension("trigger", trigger)
             self._metrics.add_metric(metric, "Count", value)
 
@@ -214,7 +218,7 @@ def _remove_invalid_settings() -> list[str]:
     invalid = [
         name
         for name in (f"POWERTOOLS_{switch}" for switch in _SWITCHES)
-        if environ.get(name, "0").lower() not in _SWITCH_VALUES
+        if environ.get(name, "0").lower() not in _ON | _OFF
     ]
     try:
         float(environ.get("POWERTOOLS_LOGGER_SAMPLE_RATE", "0"))
@@ -230,10 +234,17 @@ def _create_xray(service: str) -> Any:  # Any, because Powertools' type for its 
     return Tracer(service=service, auto_patch=False).provider
 
 
-@contextmanager
-def _never_raising() -> Iterator[None]:
-    """Report a failure of the telemetry on stderr, which Lambda logs, and go on."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - telemetry can fail in any way, and no failure may prevent an answer
+class _NeverRaising:
+    """Reports a failure of the telemetry on stderr, which Lambda logs, and goes on."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> bool:
+        # Telemetry can fail in any way, and no failure may prevent an answer.
+        if not isinstance(error, Exception):
+            return False
         print(f"telemetry failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201 - the logger may be what failed
+        return True
+
+
+_NEVER_RAISING = _NeverRaising()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.build import CONTESTANTS, OURS, USUAL, Contestant, build_contestants
-from bench.report import plot, table
+from bench.report import RATIOS, _cell, plot, report
 from bench.run import costs
 from bench.sandbox import sandbox
 from bench.world import World
@@ -75,39 +75,32 @@ def test_valgrind_counts_the_instructions_since_the_start(world: World) -> None:
 
 
 def test_costs_are_differences_of_the_work() -> None:
-    """The start costs 100, the first call 10, the second 3 and each later one 2."""
-    assert costs({0: 100, 1: 110, 2: 113, 21: 113 + 19 * 2}) == {
+    """The start costs 100, the first call 10, the second 5, the third 3 and each later one 2."""
+    assert costs({0: 100, 1: 110, 2: 115, 3: 118, 21: 118 + 18 * 2}) == {
         "start": 100,
         "start to first answer": 110,
-        "warm call": (3 + 19 * 2) / 20,
-        "second call / 3rd to 21st": 1.5,
+        "warm call": (3 + 18 * 2) / 19,
+        "third call / later": 1.5,
     }
 
 
-# A start, a start with its first answer, and a warm call.
-WORK = {
-    "empty": (10, 11, 5),
-    "raw urllib3": (20, 22, 15),
-    "ours": (76, 80, 29),
-    "usual, Session": (200, 240, 58),
-    "ours, events": (140, 150, 19),
-    "usual, events": (250, 1_000, 20),
-    "ours, limits": (130, 144, 29),
-}
+def test_the_report_has_all_figures_and_ratios(tmp_path: Path) -> None:
+    """Each contestant's start is ten times its place, and its calls are as many tenths."""
+    figures = {
+        contestant.name: {"start": 10.0 * place, "start to first answer": 11.0 * place, "warm call": place / 10}
+        for place, contestant in enumerate(CONTESTANTS, start=1)
+    }
+    place = {contestant.name: number for number, contestant in enumerate(CONTESTANTS, start=1)}
 
+    text = re.sub(" +", " ", report(figures, "units"))
 
-def test_ratios_compare_with_the_usual_contestant_and_the_plot_is_drawn(tmp_path: Path) -> None:
-    """Events compare with events, and the rest with HTTP. Our warm call compares with the raw one, without Lambda."""
-    measures = ("start", "start to first answer", "warm call")
-    figures = {name: dict(zip(measures, map(float, work), strict=True)) for name, work in WORK.items()}
-
-    rows = re.sub(" +", " ", table(figures, "units")).splitlines()
-
-    assert "| start, units | 10.00 | 20.00 | 76.00 | 200 | 140 | 250 | 130 |" in rows
-    assert "| start / usual | 0.05 | 0.10 | 0.38 | 1.00 | 0.56 | 1.00 | 0.65 |" in rows
-    assert "| start to first answer / usual | 0.05 | 0.09 | 0.33 | 1.00 | 0.15 | 1.00 | 0.60 |" in rows
-    assert "| warm call / usual | 0.09 | 0.26 | 0.50 | 1.00 | 0.95 | 1.00 | 0.50 |" in rows
-    assert "| warm call / raw urllib3, both without empty | | | 2.40 | | | | |" in rows
+    assert "Measured by `make bench` on " in text
+    for name, number in place.items():
+        assert f"| {name} | {_cell(10.0 * number)} | {_cell(11.0 * number)} | {_cell(number / 10)} |" in text
+    for measure, name, other in RATIOS:
+        assert f"| {measure}: {name} / {other} | {place[name] / place[other]:.3f} |" in text
+    bare = (place["ours"] - place["empty"]) / (place["raw urllib3"] - place["empty"])
+    assert f"| warm call: ours / raw urllib3, both without empty | {bare:.3f} |" in text
 
     plot(figures, "units", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -13,6 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
+from end_conversation.aws.client import ClientFactory
 from end_conversation.conversation import Reason, Result, Status
 from end_conversation.deadline import Clock
 from end_conversation.telemetry import Telemetry
@@ -135,6 +136,11 @@ class FakeRecord:
         self.puts.append(result)
         if self.known is None or self.known.status is not Status.ENDED or result.status is Status.ENDED:
             self.known = result
+
+
+def create_client(service: Any, trust: Trust) -> Any:
+    """Create a client as a deployment does."""
+    return ClientFactory(trust).create(service)
 
 
 class _Body(BytesIO):

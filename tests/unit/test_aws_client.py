@@ -20,11 +20,11 @@ from botocore.retries.standard import ThrottledRetryableChecker, TransientRetrya
 
 from end_conversation.aws import client as aws_client
 from end_conversation.aws.bus import EventBus
-from end_conversation.aws.client import PAUSE_SECONDS, RETRYABLE_CODES, TRY_SECONDS, call_with_retry, create_client
+from end_conversation.aws.client import PAUSE_SECONDS, RETRYABLE_CODES, TRY_SECONDS, call_with_retry
 from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
 from end_conversation.trust import Trust
-from tests.unit.fakes import FakeClock, let_aws_answer
+from tests.unit.fakes import FakeClock, create_client, let_aws_answer
 from tests.unit.fault_server import (
     FaultServer,
     Reply,
@@ -245,7 +245,6 @@ def test_missing_credentials_are_not_looked_up_again(tls: CountingContext, monke
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of earlier tests
     client: Any = create_client("events", Trust(tls))
     clock = FakeClock()
 
@@ -295,7 +294,17 @@ COMMON_ERRORS = {"InternalFailure", "RequestExpired", "RequestTimeoutException",
 
 
 @pytest.mark.parametrize(
-    ("service", "operation"), [("dynamodb", "GetItem"), ("dynamodb", "PutItem"), ("events", "PutEvents")]
+    ("service", "operation"),
+    [
+        ("dynamodb", "GetItem"),
+        ("dynamodb", "PutItem"),
+        ("events", "PutEvents"),
+        ("scheduler", "CreateSchedule"),
+        ("scheduler", "GetSchedule"),
+        ("scheduler", "UpdateSchedule"),
+        ("sqs", "ChangeMessageVisibility"),
+        ("sqs", "SendMessage"),
+    ],
 )
 def test_what_botocore_retries_is_retryable(service: Any, operation: str) -> None:
     """Of the error codes of an operation, these are in botocore's own lists or marked in its service model."""
@@ -321,9 +330,9 @@ def test_an_unknown_botocore_stops_the_start(
     tls: CountingContext, monkeypatch: pytest.MonkeyPatch, client: object
 ) -> None:
     """Our HTTP session must not be ignored silently."""
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: client)
+    monkeypatch.setattr("boto3.session.Session.client", lambda *_, **__: client)
 
-    with pytest.raises(TypeError, match="adapt create_client"):
+    with pytest.raises(TypeError, match="adapt ClientFactory"):
         create_client("events", Trust(tls))
 
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
+from moto.core.models import botocore_stubber
 
+from end_conversation.aws import client as aws_client
 from end_conversation.bootstrap import bootstrap
 from end_conversation.conversation import Conversation, Reason
 from end_conversation.deadline import Deadline
@@ -314,6 +316,8 @@ def handlers(server: FaultServer) -> Iterator[dict[str, Handler]]:
     environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", **TIMER_SETTINGS}
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        # moto adds its handler to those that botocore registers by default.
+        patch.setattr(aws_client, "HANDLERS", [*aws_client.HANDLERS, ("before-send", botocore_stubber)])
         sqs = boto3.client("sqs")
         urls = {f"{name}_QUEUE_URL": sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("TIMEOUT", "FAILED")}
         yield {

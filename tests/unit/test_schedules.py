@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from end_conversation.aws import client as aws_client
-from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, create_client
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
 from end_conversation.aws.schedules import Schedules
 from end_conversation.conversation import Conversation
 from end_conversation.deadline import Clock, Deadline
 from end_conversation.errors import AwsCallFailed
-from tests.unit.fakes import TRUSTS_NOBODY, FakeClock
+from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, create_client
 from tests.unit.fault_server import FaultServer, answer, drip, hang, reset
 
 CONVERSATION = Conversation("d1", "c1")

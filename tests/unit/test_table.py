@@ -1,7 +1,6 @@
 """The table of ended conversations: what is kept, what is not overwritten, and how its failures are reported."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,11 +9,11 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, create_client
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
 from end_conversation.aws.table import EndedTable
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, let_aws_answer
+from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, create_client, let_aws_answer
 
 CONVERSATION = Conversation("d1", "c1")
 DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
@@ -86,8 +85,8 @@ def test_an_item_is_named_by_both_ids_and_expires_after_30_days(client: Any) -> 
         (UNANSWERED, ENDED, ENDED),
         (UNEXPECTED, UNANSWERED, UNANSWERED),
         (UNANSWERED, REFUSED, REFUSED),
-        (UNANSWERED, replace(UNANSWERED, attempts=1), replace(UNANSWERED, attempts=1)),
-        (ENDED, replace(ENDED, attempts=2), replace(ENDED, attempts=2)),
+        (UNANSWERED, UNANSWERED._replace(attempts=1), UNANSWERED._replace(attempts=1)),
+        (ENDED, ENDED._replace(attempts=2), ENDED._replace(attempts=2)),
     ],
 )
 def test_ended_is_never_overwritten_by_unconfirmed(client: Any, first: Result, second: Result, kept: Result) -> None:
@@ -157,7 +156,7 @@ def test_a_second_try_leaves_the_time_to_publish(client: Any, spare: float, trie
 
 def test_the_time_of_a_record_is_returned_in_utc(client: Any) -> None:
     table = Table(client)
-    table.put(replace(ENDED, decided_at=DECIDED_AT.astimezone(timezone(timedelta(hours=5)))))
+    table.put(ENDED._replace(decided_at=DECIDED_AT.astimezone(timezone(timedelta(hours=5)))))
 
     found = table.get()
 

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from urllib3.exceptions import SSLError
 
 from end_conversation import trust as trust_module
-from end_conversation.aws.client import call_with_retry, create_client
+from end_conversation.aws.client import call_with_retry
 from end_conversation.deadline import Clock, Deadline
 from end_conversation.decision import NoAnswer
 from end_conversation.errors import AwsCallFailed
@@ -31,6 +31,7 @@ from end_conversation.settings import Origin
 from end_conversation.tavus import TavusConnection
 from end_conversation.trust import Trust, create_trust
 from operations.roots import add_roots
+from tests.unit.fakes import create_client
 from tests.unit.fault_server import FaultServer, answer, serving_tls
 
 if TYPE_CHECKING:

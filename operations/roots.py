@@ -18,7 +18,7 @@ def split_roots(tree: Path) -> None:
     """Move certifi's CA certificates, which are Mozilla's, into our package. Raises FileNotFoundError."""
     add_roots(tree / "end_conversation/roots", (tree / "certifi/cacert.pem").read_text())
     shutil.rmtree(tree / "certifi")
-    # For botocore's own HTTP session, which our clients replace. It is an old list, kept for AWS alone.
+    # botocore's own list is from 2018, and our clients do not use it.
     (tree / "botocore/cacert.pem").unlink()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from end_conversation import USER_AGENT
 from end_conversation.deadline import Clock
-from end_conversation.ending import EndRecorded, NoRecord
+from end_conversation.ending import EndRecorded
 from end_conversation.errors import UnsupportedEvent
 from end_conversation.http import EndNow, HttpDoor, is_http_request
 from end_conversation.settings import Settings
@@ -104,12 +104,13 @@ def _event_door(
     from end_conversation.aws.bus import EventBus
     from end_conversation.events import EventDoor
 
-    record: Record = NoRecord()
+    record: Record | None = None
     if settings.ended_table_name is not None:
         from end_conversation.aws.table import EndedTable
 
         record = EndedTable(aws.create("dynamodb"), settings.ended_table_name, telemetry.record_failed, clock)
-    end_recorded = EndRecorded(end_conversation, record, partial(telemetry.log_result, "event"))
+    log_result = partial(telemetry.log_result, "event")
+    end_recorded = EndRecorded(end_conversation, record, telemetry.log_answer, log_result)
     bus = EventBus(aws.create("events"), settings.event_bus_name, settings.result_source, telemetry.trace_header, clock)
     return EventDoor(end_recorded, settings.allowed_deployment_ids, bus.publish, telemetry, clock)
 

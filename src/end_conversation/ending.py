@@ -39,32 +39,32 @@ class Log(Protocol):
     def __call__(self, conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
 
 
-class NoRecord:
-    """The record of a deployment without a table."""
-
-    def get(self, conversation: Conversation, deadline: Deadline) -> None: ...
-
-    def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
-
-
 class EndRecorded:
-    """Ends conversations and records the results, so that a second delivery after a crash reports the right one."""
+    """Ends conversations and records the results, so that a second delivery after a crash reports the right one.
 
-    def __init__(self, end_conversation: EndConversation, record: Record, log: Log) -> None:
+    Without a record, it only logs. `log_answer` gets what may still change, and `log_result` each result once.
+    """
+
+    def __init__(
+        self, end_conversation: EndConversation, record: Record | None, log_answer: Log, log_result: Log
+    ) -> None:
         self._end_conversation = end_conversation
         self._record = record
-        self._log = log
+        self._log_answer = log_answer
+        self._log_result = log_result
 
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
         result = self._end_conversation(conversation, deadline)
+        is_final = result.status is Status.ENDED or self._record is None
         # Logged before the table is called, in case Lambda kills this run there.
-        self._log(conversation, result, deadline)
+        (self._log_result if is_final else self._log_answer)(conversation, result, deadline)
+        if self._record is None:
+            return result
         # Written before it is read: if another run has just written `ended`, the read below finds it.
         if (recorded := to_record(result)) is not None:
             self._record.put(conversation, recorded, deadline)
         if result.status is Status.ENDED:
             return result
         outcome = combine(result, self._record.get(conversation, deadline))
-        if outcome is not result:
-            self._log(conversation, outcome, deadline)
+        self._log_result(conversation, outcome, deadline)
         return outcome

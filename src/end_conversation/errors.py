@@ -34,7 +34,7 @@ class ResultNotPublished(EndConversationError):
 
 
 class AwsCallFailed(EndConversationError):
-    """A call to AWS failed. `kind` is AWS' error code, or the name of the exception."""
+    """A call to AWS failed. `kind` is AWS' error code, or what `failure_name` returns."""
 
     def __init__(self, kind: str, *, retryable: bool) -> None:
         super().__init__(kind)

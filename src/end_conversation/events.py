@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
-# Kept for four calls to AWS, with two tries each: write the record, read it, publish, and postpone the message.
+# Kept for four calls to AWS: write the record, read it, publish, and postpone the message. Two can be tried twice.
 RESERVE_SECONDS = 20
 # Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
@@ -48,9 +48,10 @@ class Publish(Protocol):
 
 
 class EventDoor:
-    """Handles a session timeout that a rule passes to the function without the queue.
+    """Parses session timeouts, ends their conversations, and publishes the results.
 
-    Raises UnsupportedEvent, InvalidEvent, TavusUnavailable or ResultNotPublished. Lambda then tries again.
+    The message door uses it for each message. A rule can also invoke it directly, without the queue. Then it raises
+    InvalidEvent, TavusUnavailable or ResultNotPublished, and Lambda tries again.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class EventDoor:
         """End one conversation and publish the result."""
         try:
             timeout = self._parse_due(event, context.aws_request_id)
-        except InvalidEvent:
-            self._telemetry.invalid("event", "invalid_event")
+        except InvalidEvent as error:
+            self._telemetry.invalid("event", "invalid_event", str(error))
             raise
         self.end(timeout, invocation_deadline(context, self._clock))
 
@@ -116,7 +117,7 @@ class EventDoor:
 
         A result is counted once it is published. `end_conversation` logs it.
         """
-        conversation = timeout.conversation
+        conversation, begun = timeout.conversation, self._clock.now()
         if conversation.deployment_id in self._allowed:
             result = self._end_conversation(conversation, deadline)
         else:
@@ -132,7 +133,8 @@ class EventDoor:
             self._telemetry.publish_failed(str(error))
             raise
         self._telemetry.count_result("event", result)
-        if (timeout.trigger["source"], timeout.trigger["detail_type"]) == (LIMIT_SOURCE, LIMIT_DETAIL_TYPE):
+        is_limit = (timeout.trigger["source"], timeout.trigger["detail_type"]) == (LIMIT_SOURCE, LIMIT_DETAIL_TYPE)
+        if is_limit and result.decided_at >= begun:  # and not recorded by an earlier end
             self._telemetry.limit_reached(result)
 
 

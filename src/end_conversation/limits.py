@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from end_conversation.http import Request
     from end_conversation.telemetry import Telemetry, Trigger
 
-MIN_SECONDS = 60  # EventBridge Scheduler is precise to a minute
+MIN_SECONDS = 60  # a shorter limit could be late by a quarter of itself
 # Where a caller may have put a limit by mistake. It must not become the maximum.
 _OTHER_PLACES = ("body", "rawQueryString", "queryStringParameters", "multiValueQueryStringParameters")
 

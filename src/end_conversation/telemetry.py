@@ -65,8 +65,11 @@ class Telemetry:
         self._xray: Any = None
         # The X-Ray SDK takes 6 % of a cold start.
         if traces_tavus and environ.get("POWERTOOLS_TRACE_DISABLED", "").lower() not in _ON:
-            with _NEVER_RAISING:
+            try:
                 self._xray = _create_xray(service)
+            except Exception as error:  # noqa: BLE001 - the SDK is another project's
+                text = "the X-Ray SDK did not start, so nothing is traced (%s): check AWS_XRAY_DAEMON_ADDRESS"
+                self._logger.warning(text, type(error).__name__)
         self._environ = environ
 
     def instrument(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -118,16 +121,14 @@ class Telemetry:
         self.log_result(trigger, conversation, result, deadline)
         self.count_result(trigger, result)
 
+    def log_answer(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
+        """Log what a call to Tavus of the event path gave, before the record decides what it means."""
+        self._log(self._logger.info, "Tavus was called", "event", None, _fields_of(conversation, result, deadline))
+
     def log_result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Log the result of an invocation."""
-        fields = _fields(conversation, deadline) | {
-            "reason": result.reason,
-            "attempts": result.attempts,
-            "tavus_status_code": result.tavus_status_code,
-            "tavus_request_id": result.tavus_request_id,
-            "failure": result.failure,
-        }
-        if result.tavus_status_code in (401, 403):
+        fields = _fields_of(conversation, result, deadline)
+        if result.tavus_status_code in (401, 403) and result.status is not Status.UNAVAILABLE:
             fields["hint"] = _ORIGIN_HINT
         logs = {Status.UNAVAILABLE: self._logger.error, Status.REJECTED: self._logger.warning}
         log = logs.get(result.status, self._logger.info)
@@ -173,6 +174,10 @@ class Telemetry:
         self._log(self._logger.error, "the result was not published", "event", None, {"reason": kind})
         self._count("event", "publish_failed")
 
+    def late(self, seconds: float) -> None:
+        """Record how late a session timeout will be when it is tried again."""
+        self._count("event", "late", seconds, "Seconds")
+
     def queue_failed(self, kind: str) -> None:
         """Log and count that a message could not be postponed, or not be copied to the failed queue."""
         self._log(self._logger.error, "a queue did not take a request", "event", None, {"reason": kind})
@@ -184,10 +189,10 @@ class Telemetry:
         with _NEVER_RAISING:
             log(message, extra={"trigger": trigger, "status": status} | fields)
 
-    def _count(self, trigger: Trigger, metric: str, value: float = 1) -> None:
+    def _count(self, trigger: Trigger, metric: str, value: float = 1, unit: str = "Count") -> None:
         with _NEVER_RAISING:
             self._metrics.add_dimension("trigger", trigger)
-            self._metrics.add_metric(metric, "Count", value)
+            self._metrics.add_metric(metric, unit, value)
 
     def _measure_tavus(self, result: Result, seconds: float) -> None:
         self._metrics.add_metric("tavus_latency", "Milliseconds", seconds * 1000)
@@ -212,6 +217,16 @@ def _fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
     }
 
 
+def _fields_of(conversation: Conversation, result: Result, deadline: Deadline) -> dict[str, Any]:
+    return _fields(conversation, deadline) | {
+        "reason": result.reason,
+        "attempts": result.attempts,
+        "tavus_status_code": result.tavus_status_code,
+        "tavus_request_id": result.tavus_request_id,
+        "failure": result.failure,
+    }
+
+
 def _remove_invalid_settings() -> list[str]:
     """Remove variables that Powertools would not start with. Returns the names of those that were not empty."""
     environ = os.environ  # which Powertools itself reads
@@ -224,7 +239,8 @@ def _remove_invalid_settings() -> list[str]:
         float(environ.get("POWERTOOLS_LOGGER_SAMPLE_RATE", "0"))
     except ValueError:
         invalid.append("POWERTOOLS_LOGGER_SAMPLE_RATE")
-    return [name for name in invalid if environ.pop(name)]
+    removed = {name: environ.pop(name) for name in invalid}
+    return [name for name, value in removed.items() if value]
 
 
 def _create_xray(service: str) -> Any:  # Any, because Powertools' type for its provider lacks X-Ray's methods

@@ -37,7 +37,12 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "get_item": (
         "dynamodb",
-        {"TableName": "ended", "Key": {"conversation": {"S": "d/c"}}, "ConsistentRead": True},
+        {
+            "TableName": "ended",
+            "Key": {"conversation": {"S": "d/c"}},
+            "ConsistentRead": True,
+            "ReturnConsumedCapacity": "TOTAL",
+        },
         {"Item": ITEM, "ConsumedCapacity": {"TableName": "ended", "CapacityUnits": 1.0}},
     ),
     "put_item": (

@@ -86,6 +86,7 @@ class FakeTelemetry(Telemetry):
         self.details: list[str | None] = []
         self.unpublished: list[str] = []
         self.queue_failures: list[str] = []
+        self.lateness: list[float] = []
         self.limits: list[tuple[str, str]] = []
 
     def log_result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
@@ -103,6 +104,9 @@ class FakeTelemetry(Telemetry):
 
     def publish_failed(self, kind: str) -> None:
         self.unpublished.append(kind)
+
+    def late(self, seconds: float) -> None:
+        self.lateness.append(seconds)
 
     def queue_failed(self, kind: str) -> None:
         self.queue_failures.append(kind)

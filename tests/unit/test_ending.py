@@ -13,7 +13,7 @@ from end_conversation.ending import EndRecorded
 from tests.unit.fakes import FakeClock, FakeRecord
 
 if TYPE_CHECKING:
-    from end_conversation.ending import EndConversation
+    from end_conversation.ending import EndConversation, Log
 
 CONVERSATION = Conversation("d1", "c1")
 CLOCK = FakeClock()
@@ -31,12 +31,11 @@ def answering(result: Result) -> EndConversation:
     return lambda conversation, deadline: result
 
 
-def run(result: Result, record: FakeRecord, logged: list[Result] | None = None) -> Result:
-    def log(conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        if logged is not None:
-            logged.append(result)
+def run(result: Result, record: FakeRecord | None, logged: list[tuple[str, Result]] | None = None) -> Result:
+    def log(kind: str) -> Log:
+        return lambda conversation, result, deadline: None if logged is None else logged.append((kind, result))
 
-    return EndRecorded(answering(result), record, log)(CONVERSATION, Deadline(CLOCK, 10, 5))
+    return EndRecorded(answering(result), record, log("answer"), log("result"))(CONVERSATION, Deadline(CLOCK, 10, 5))
 
 
 def test_ended_is_recorded_and_nothing_is_read() -> None:
@@ -115,8 +114,8 @@ def test_a_record_that_is_down_may_know_of_an_end(result: Result) -> None:
 
 @pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, REJECTED, THROTTLED, MAY_HAVE_ENDED])
 def test_what_tavus_answered_is_logged_before_anything_is_recorded(result: Result) -> None:
-    """Lambda may kill the run while the table hangs. One line is enough if the record changes nothing."""
-    logged: list[Result] = []
+    """Lambda may kill the run while the table hangs. The result itself is logged once."""
+    logged: list[tuple[str, Result]] = []
 
     class Hanging(FakeRecord):
         def put(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
@@ -128,12 +127,20 @@ def test_what_tavus_answered_is_logged_before_anything_is_recorded(result: Resul
 
     run(result, Hanging(), logged)
 
-    assert logged == [result]
+    assert logged == [("result", ENDED)] if result is ENDED else [("answer", result), ("result", result)]
 
 
-def test_an_outcome_that_differs_is_logged_too() -> None:
-    logged: list[Result] = []
+def test_the_outcome_is_what_is_logged_as_the_result() -> None:
+    logged: list[tuple[str, Result]] = []
 
     run(NOT_FOUND, FakeRecord(ENDED), logged)
 
-    assert logged == [NOT_FOUND, ENDED]
+    assert logged == [("answer", NOT_FOUND), ("result", ENDED)]
+
+
+@pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, MAY_HAVE_ENDED])
+def test_without_a_record_the_result_is_final(result: Result) -> None:
+    logged: list[tuple[str, Result]] = []
+
+    assert run(result, None, logged) is result
+    assert logged == [("result", result)]

@@ -16,7 +16,7 @@ from moto.core.models import botocore_stubber
 
 from end_conversation.aws import client as aws_client
 from end_conversation.bootstrap import bootstrap
-from end_conversation.conversation import Conversation, Reason
+from end_conversation.conversation import Conversation, Reason, Result
 from end_conversation.deadline import Deadline
 from end_conversation.decision import Answer, NoAnswer
 from end_conversation.ending import EndRecorded
@@ -177,7 +177,7 @@ def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[l
 
     record.down = delivery.table_down
     post = FakePost(delivery.script, clock)
-    end = EndRecorded(TavusClient(post, clock, lambda low, _: low).end_conversation, record, lambda *_: None)
+    end = EndRecorded(TavusClient(post, clock, lambda low, _: low).end_conversation, record, nothing, nothing)
     event = {"detail-type": "x", "detail": {"deployment_id": "d1", "conversation_id": "c1"}}
     try:
         EventDoor(end, {"d1"}, publish, FakeTelemetry(), clock)(event, Context(delivery.remaining_ms))
@@ -185,6 +185,9 @@ def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[l
         return post.played, type(error)
     [claim] = published
     return post.played, claim
+
+
+def nothing(conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
 
 
 class Model:

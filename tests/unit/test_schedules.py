@@ -222,10 +222,6 @@ EARLIER = END - 5 * MINUTE
         {"FlexibleTimeWindow": {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15}},
         {"ScheduleExpression": "rate(5 minutes)"},
         {"ScheduleExpression": "cron(0 8 * * ? *)"},
-        # Its time is over, and Scheduler has kept it instead of deleting it.
-        {"ScheduleExpression": at(FakeClock().now() - 2 * MINUTE), "ActionAfterCompletion": "NONE"},
-        # So early that the event door would refuse its session timeout.
-        {"ScheduleExpression": at(EARLIER - 16 * MINUTE)},
     ],
 )
 def test_a_schedule_that_would_not_end_the_conversation_is_replaced(
@@ -259,6 +255,31 @@ def test_other_changes_by_hand_stand(scheduler: Scheduler, changes: dict[str, An
     scheduler.finds(EARLIER, **changes)
 
     assert put(scheduler) == EARLIER
+
+
+def test_an_overdue_schedule_fires_as_soon_as_possible(scheduler: Scheduler) -> None:
+    """Scheduler has kept it instead of deleting it, or still tries to deliver it. A request must not delay it."""
+    clock = FakeClock()
+    soon = clock.now() + 15 * SECOND
+    scheduler.creates("ConflictException")
+    scheduler.finds(EARLIER, ScheduleExpression=at(clock.now() - 2 * MINUTE), ActionAfterCompletion="NONE")
+    scheduler.add_response("update_schedule", ARN, schedule(soon, soon))
+    scheduler.finds(soon, ScheduleExpression=at(soon))
+
+    assert put(scheduler, clock=clock) == soon
+
+
+def test_a_schedule_that_fires_too_early_gets_its_time_back(scheduler: Scheduler) -> None:
+    """Its session timeout would be refused, because it cannot wait for so long."""
+    clock = FakeClock()
+    known, asked = END + 20 * MINUTE, END + 30 * MINUTE
+    scheduler.add_client_error("create_schedule", "ConflictException")
+    scheduler.finds(known, ScheduleExpression=at(END))
+    scheduler.updates(to=known)
+    scheduler.finds(known)
+
+    schedules = Schedules(scheduler.client, "limits", TARGET, clock)
+    assert schedules.put(CONVERSATION, asked, Deadline(clock, 4.5, 0.5)) == known
 
 
 def test_a_schedule_moved_to_a_later_time_ends_then(scheduler: Scheduler) -> None:

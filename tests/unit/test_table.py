@@ -1,5 +1,6 @@
 """The table of ended conversations: what is kept, what is not overwritten, and how its failures are reported."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -21,6 +22,9 @@ ENDED = Result(Status.ENDED, None, DECIDED_AT, 1, 200, "9a1e")
 UNANSWERED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, DECIDED_AT, 3)
 REFUSED = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, DECIDED_AT, 2, 404)
 UNEXPECTED = Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, DECIDED_AT, 1, 204)
+
+
+NOTHING = {"ConsumedCapacity": {"TableName": "ended", "CapacityUnits": 1.0}}
 
 
 class Table:
@@ -104,7 +108,8 @@ def test_an_item_is_read_consistently(client: Any) -> None:
     """A second delivery may come before the replicas of the table have the item."""
     with Stubber(client) as stub:
         expected = {"TableName": "ended", "Key": {"conversation": {"S": "d1/c1"}}, "ConsistentRead": True}
-        stub.add_response("get_item", {}, expected)
+        expected["ReturnConsumedCapacity"] = "TOTAL"
+        stub.add_response("get_item", NOTHING, expected)
 
         assert Table(client).get() is None
         stub.assert_no_pending_responses()
@@ -192,8 +197,11 @@ def test_a_malformed_item_is_reported_and_not_returned(client: Any, change: dict
         *((200, body) for body in (b"null", b"[]", b'"x"', b"5", b"\xff")),
         (400, b"[]"),
         (500, b"\xff"),
-        (200, b'{"Item": "x"}'),
-        (200, b'{"Item": {"status": {"N": "Infinity"}, "attempts": {"N": "1E+999"}}}'),
+        (200, b""),
+        (200, b"{}"),
+        (200, b'{"Item": {"con'),
+        (200, b'{"ConsumedCapacity": {}, "Item": "x"}'),
+        (200, b'{"ConsumedCapacity": {}, "Item": {"status": {"N": "Infinity"}, "attempts": {"N": "1E+999"}}}'),
     ],
 )
 def test_a_malformed_answer_is_reported(answer: tuple[int, bytes]) -> None:
@@ -215,7 +223,7 @@ def assert_unread(table: Table) -> None:
 
 def test_a_failed_read_is_retried() -> None:
     client = create_client("dynamodb", TRUSTS_NOBODY)
-    requests = let_aws_answer(client, (500, b""), (200, b"{}"))
+    requests = let_aws_answer(client, (500, b""), (200, json.dumps(NOTHING).encode()))
     table = Table(client)
 
     assert table.get() is None

@@ -20,15 +20,13 @@ if TYPE_CHECKING:
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
 
-# Scheduler fires within a minute after the time of a schedule. The message then waits in the queue for its second.
-FIRES_AHEAD = timedelta(seconds=60)
+# Scheduler fires within this time after that of a schedule. The message then waits in the queue for its second.
+PRECISION = timedelta(seconds=60)
 # Scheduler may refuse a time that is past when the request arrives.
 MIN_LEAD = timedelta(seconds=15)
 
 _AT = "at(%Y-%m-%dT%H:%M:%S)"
 _SECOND = "%Y-%m-%dT%H:%M:%SZ"
-# How late Scheduler may fire.
-PRECISION = timedelta(seconds=60)
 # A schedule with other values fires at another time, or never. A StartDate or an EndDate does not matter: Scheduler
 # ignores them in one-time schedules.
 _FIRES_AS_SET = {"State": "ENABLED", "ScheduleExpressionTimezone": "UTC", "FlexibleTimeWindow": {"Mode": "OFF"}}
@@ -74,11 +72,11 @@ class Schedules:
             found: Mapping[str, Any] = self._client.get_schedule(
                 GroupName=self._group, Name=_schedule_name(conversation)
             )
-            known = self._standing_end(found)
+            known, works = self._known_end(found)
             if known is not None and known <= ends_at:
                 ends_at = known
             wanted = self._schedule(conversation, ends_at)
-            if known == ends_at and wanted["Target"].items() <= found["Target"].items():
+            if works and known == ends_at and wanted["Target"].items() <= found["Target"].items():
                 return ends_at
             expect_time_for_a_try(deadline)
             # Scheduler resets whatever an update leaves out.
@@ -86,28 +84,31 @@ class Schedules:
             self._clock.sleep(PAUSE_SECONDS)
         return ends_at
 
-    def _standing_end(self, schedule: Mapping[str, Any]) -> datetime | None:
-        """When the conversation ends by a schedule that Scheduler holds. None if it would not: somebody changed it.
+    def _known_end(self, schedule: Mapping[str, Any]) -> tuple[datetime | None, bool]:
+        """When a conversation must end by its schedule at Scheduler, and whether it would end then.
 
-        A schedule of an earlier version names no end, and fires at it.
+        None if somebody changed the schedule to another kind. A schedule of an earlier version names no end, and fires
+        at it.
         """
         if any(schedule.get(member) != value for member, value in _FIRES_AS_SET.items()):
-            return None
+            return None, False
         try:
             fires_at = datetime.strptime(schedule["ScheduleExpression"], _AT).replace(tzinfo=UTC)
         except ValueError:
-            return None
+            return None, False
         ends_at = fires_at
         with suppress(KeyError, TypeError, ValueError):
             text = json.loads(schedule["Target"]["Input"])["detail"]["ends_at"]
             ends_at = datetime.strptime(text, _SECOND).replace(tzinfo=UTC)
-        is_overdue = fires_at < self._clock.now() - PRECISION
-        if is_overdue or ends_at - fires_at > timedelta(seconds=MAX_SECONDS_AHEAD):
-            return None
-        return ends_at if fires_at - ends_at <= MIN_LEAD else fires_at
+        now = self._clock.now()
+        if fires_at < now - PRECISION:  # Scheduler has kept it, or still tries to deliver it
+            return now.replace(microsecond=0) + MIN_LEAD, False
+        if fires_at - ends_at > MIN_LEAD:
+            return fires_at, False
+        return ends_at, ends_at - fires_at <= timedelta(seconds=MAX_SECONDS_AHEAD)
 
     def _schedule(self, conversation: Conversation, ends_at: datetime) -> dict[str, Any]:
-        fires_at = max(ends_at - FIRES_AHEAD, self._clock.now() + MIN_LEAD)
+        fires_at = max(ends_at - PRECISION, self._clock.now() + MIN_LEAD)
         name = _schedule_name(conversation)
         session_timeout = {
             "id": name,

@@ -44,12 +44,19 @@ class EndedTable:
         """
         response = self._call(
             lambda: self._client.get_item(
-                TableName=self._name, Key={"conversation": _serialize(conversation.key)}, ConsistentRead=True
+                TableName=self._name,
+                Key={"conversation": _serialize(conversation.key)},
+                ConsistentRead=True,
+                ReturnConsumedCapacity="TOTAL",
             ),
             deadline,
         )
         unread = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, self._clock.now(), attempts=1)
         if response is None:
+            return unread
+        # botocore treats a truncated 200 as an empty answer. Only a whole one names the capacity.
+        if "ConsumedCapacity" not in response:
+            self._report_failure("IncompleteAnswer")
             return unread
         if "Item" not in response:
             return None

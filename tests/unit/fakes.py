@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import ssl
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
+from moto import mock_aws
+from moto.core.models import botocore_stubber
 
+from end_conversation.aws import client as aws_client
 from end_conversation.aws.client import ClientFactory
 from end_conversation.conversation import Reason, Result, Status
 from end_conversation.deadline import Clock
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Deadline
+    from end_conversation.errors import AwsCallFailed
     from end_conversation.telemetry import Trigger
 
 
@@ -118,6 +124,27 @@ class FakeTelemetry(Telemetry):
         self.limits.append(("timer_failed", kind))
 
 
+class FakeQueue:
+    """Remembers what is postponed and refused, or fails."""
+
+    def __init__(self) -> None:
+        self.failure: AwsCallFailed | None = None
+        self.postponed: list[tuple[str, int]] = []
+        self.refused: list[dict[str, Any]] = []
+        self.left: list[float] = []
+
+    def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
+        self.left.append(deadline.left())
+        if self.failure is not None:
+            raise self.failure
+        self.postponed.append((receipt_handle, seconds))
+
+    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.refused.append(message)
+
+
 UNREAD = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, datetime(2026, 11, 22, tzinfo=UTC), 1)
 
 
@@ -140,6 +167,15 @@ class FakeRecord:
         self.puts.append(result)
         if self.known is None or self.known.status is not Status.ENDED or result.status is Status.ENDED:
             self.known = result
+
+
+@contextmanager
+def mocked_aws() -> Iterator[pytest.MonkeyPatch]:
+    """Let moto answer all clients, ours too. It adds its handler to those that botocore registers by default."""
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        patch.setattr(aws_client, "HANDLERS", [*aws_client.HANDLERS, ("before-send", botocore_stubber)])
+        yield patch
 
 
 def create_client(service: Any, trust: Trust) -> Any:

@@ -17,7 +17,7 @@ from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import InvalidSetting, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from local.process import AWS_CLIENT
 from tests.unit.cold_start import cold_start
-from tests.unit.fakes import Context
+from tests.unit.fakes import TIMER_SETTINGS, Context
 from tests.unit.fault_server import FaultServer, answer, serving_tls
 
 EVENTS = Path(__file__).parents[2] / "events"
@@ -140,6 +140,28 @@ def test_a_result_is_published_although_the_table_fails_and_the_bus_fails_once(
     assert targets == ["DynamoDB_20120810.PutItem"] * 2 + ["AWSEvents.PutEvents"] * 2
     *_, metrics = map(json.loads, capsys.readouterr().out.splitlines())
     assert (metrics["record_failed"], metrics["ended"]) == ([1.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        (HTTP_ONLY, "http"),
+        (HTTP_ONLY | TIMER_SETTINGS, "timer"),
+        (WITH_QUEUES, "event"),
+        (WITH_QUEUES | TIMER_SETTINGS, "event"),
+    ],
+)
+def test_what_no_door_handles_is_counted_under_the_function_that_met_it(
+    settings: dict[str, str], own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = bootstrap(settings | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
+
+    handler(sample("http-api") | {"rawPath": "/"}, Context())
+    with pytest.raises(UnsupportedEvent):
+        handler({"detail": {}}, Context())
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["trigger"], line["invalid"]) for line in lines if "invalid" in line] == [(own, [1.0])] * 2
 
 
 def test_a_result_that_is_not_published_is_logged_and_not_counted(

@@ -21,6 +21,7 @@ from werkzeug import Response
 from werkzeug.test import Client
 
 from end_conversation.bootstrap import bootstrap
+from end_conversation.conversation import is_id
 from end_conversation.deadline import Clock
 from local.process import AWS_CLIENT
 from local.tavus import Tavus
@@ -354,6 +355,21 @@ def test_limit_schedules_the_session_timeout_of_its_conversation(monkeypatch: py
     assert schedule["ScheduleExpression"] == "at(2026-11-25T08:36:41)"
     [message] = sample("session-limit-message")["Records"]
     assert schedule["Target"]["Input"] == message["body"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        CONTRACT.raw_schema["components"]["schemas"]["Id"],
+        sample("session-timeout.schema")["$defs"]["id"],
+        sample("conversation-end-result.schema")["$defs"]["id"],
+    ],
+)
+def test_schemas_accept_the_ids_that_the_code_accepts(schema: dict[str, Any]) -> None:
+    words = ["undefined", "NULL", "NaN", "nan", "None", "NONE", "null1", "d1", "a-_9", "-a", "", "a" * 128, "a" * 129]
+    validator = Draft202012Validator(schema)
+
+    assert [validator.is_valid(word) for word in words] == [is_id(word) for word in words]
 
 
 def test_openapi_document_is_valid() -> None:

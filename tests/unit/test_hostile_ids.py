@@ -7,11 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from moto import mock_aws
 
 from end_conversation.bootstrap import bootstrap
 from end_conversation.errors import InvalidEvent
-from tests.unit.fakes import TIMER_SETTINGS, Context, sample
+from tests.unit.fakes import TIMER_SETTINGS, Context, mocked_aws, sample
 from tests.unit.fault_server import FaultServer, answer
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture(scope="module")
 def handler(server: FaultServer) -> Iterator[Handler]:
     """The composed handler, for requests, timers and events."""
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mocked_aws() as patch:
         patch.setenv("AWS_ENDPOINT_URL_SCHEDULER", server.url)
         environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", "EVENT_BUS_NAME": "default"}
         yield bootstrap(environ | TIMER_SETTINGS)

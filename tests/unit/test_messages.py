@@ -13,30 +13,11 @@ from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed, ResultNotPublished
 from end_conversation.events import EventDoor
 from end_conversation.messages import MessageDoor
-from tests.unit.fakes import Context, FakeClock, FakeTelemetry
+from tests.unit.fakes import Context, FakeClock, FakeQueue, FakeTelemetry
 
 EVENTS = Path(__file__).parents[2] / "events"
 NOW = FakeClock().now()
 ENDED = Result(Status.ENDED, None, NOW, 1, 200)
-
-
-class FakeQueue:
-    def __init__(self) -> None:
-        self.failure: AwsCallFailed | None = None
-        self.postponed: list[tuple[str, int]] = []
-        self.refused: list[dict[str, Any]] = []
-        self.left: list[float] = []
-
-    def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
-        self.left.append(deadline.left())
-        if self.failure is not None:
-            raise self.failure
-        self.postponed.append((receipt_handle, seconds))
-
-    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self.refused.append(message)
 
 
 class Door:

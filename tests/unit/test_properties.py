@@ -5,25 +5,33 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto import mock_aws
-from moto.core.models import botocore_stubber
 
-from end_conversation.aws import client as aws_client
 from end_conversation.bootstrap import bootstrap
 from end_conversation.conversation import Conversation, Reason, Result
 from end_conversation.deadline import Deadline
 from end_conversation.decision import Answer, NoAnswer
 from end_conversation.ending import EndRecorded
-from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
+from end_conversation.errors import AwsCallFailed, InvalidEvent, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 from end_conversation.events import EventDoor
+from end_conversation.messages import MAX_SLEEP_SECONDS, MessageDoor
 from end_conversation.tavus import BACKOFF_SECONDS, MAX_ATTEMPTS, MIN_ATTEMPT_SECONDS, TavusClient
-from tests.unit.fakes import TIMER_SETTINGS, Context, FakeClock, FakeRecord, FakeTelemetry, sample
+from tests.unit.fakes import (
+    TIMER_SETTINGS,
+    Context,
+    FakeClock,
+    FakeQueue,
+    FakeRecord,
+    FakeTelemetry,
+    mocked_aws,
+    sample,
+)
 from tests.unit.fault_server import FaultServer, Peer, answer
 
 if TYPE_CHECKING:
@@ -83,6 +91,7 @@ def expected_result(played: list[Step]) -> Claim:
     code, body = last.outcome.status_code, last.outcome.body
     rules: list[tuple[bool, Claim]] = [
         (code in {423, 429}, ("unavailable", "tavus_throttled")),
+        (code == 403 and "Retry-After" in last.outcome.headers, ("unavailable", "tavus_throttled")),
         (code == 425 or code in SERVER_FAILURES, ("unavailable", "tavus_error")),
         (code < 300 and body == ENDED_BODY, ("ended", None)),
         (code < 300, ("unconfirmed", "unexpected_answer")),
@@ -105,7 +114,7 @@ headers = st.fixed_dictionaries(
     {},
     optional={"Retry-After": retry_afters, "X-Tavus-Request-Id": st.text() | st.from_regex("[a-z0-9-]{1,70}")},
 )
-codes = st.sampled_from([200, 202, 400, 404, 408, 409, 410, 425, 429, 500, 501, 503]) | st.integers(200, 599)
+codes = st.sampled_from([200, 202, 400, 403, 404, 408, 409, 410, 425, 429, 500, 501, 503]) | st.integers(200, 599)
 bodies = st.just(ENDED_BODY) | st.sampled_from([None, b"", b"{}", ENDED_BODY.replace(b"c1", b"c2")])
 answers = st.builds(Answer, codes, headers, bodies)
 no_answers = st.builds(
@@ -157,16 +166,21 @@ def test_the_client_follows_table_1_and_keeps_the_deadline(
 
 @dataclass(frozen=True)
 class Delivery:
-    """One delivery of the same event, and the faults that it meets."""
+    """One delivery of the same message, and the faults that it meets. Its end is `ahead` seconds away."""
 
     script: list[Step]
+    ahead: int
     remaining_ms: int
     table_down: bool
     bus_down: bool
+    queue_down: bool
 
 
-def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[list[Step], Claim | type[Exception]]:
-    """Deliver the event once more. Returns the attempts at Tavus, and what was published or raised."""
+def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[list[Step], Claim | None, bool]:
+    """Deliver the message once more. Returns the attempts at Tavus, what was published, and whether it was its time.
+
+    Tavus gets no request before the end. The message leaves the queue only if its result was published.
+    """
     published: list[Claim] = []
 
     def publish(detail_type: str, detail: dict[str, Any], deadline: Deadline) -> None:
@@ -178,13 +192,28 @@ def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[l
     record.down = delivery.table_down
     post = FakePost(delivery.script, clock)
     end = EndRecorded(TavusClient(post, clock, lambda low, _: low).end_conversation, record, nothing, nothing)
-    event = {"detail-type": "x", "detail": {"deployment_id": "d1", "conversation_id": "c1"}}
-    try:
-        EventDoor(end, {"d1"}, publish, FakeTelemetry(), clock)(event, Context(delivery.remaining_ms))
-    except (TavusUnavailable, ResultNotPublished) as error:
-        return post.played, type(error)
-    [claim] = published
-    return post.played, claim
+    ends_at = clock.now().replace(microsecond=0) + timedelta(seconds=delivery.ahead)
+    detail = {"deployment_id": "d1", "conversation_id": "c1", "ends_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
+    message = {"messageId": "m1", "receiptHandle": "h1", "body": json.dumps({"detail-type": "x", "detail": detail})}
+    queue, telemetry = FakeQueue(), FakeTelemetry()
+    queue.failure = AwsCallFailed("down", retryable=True) if delivery.queue_down else None
+    begun_at: list[datetime] = []
+
+    def timed(conversation: Conversation, deadline: Deadline) -> Result:
+        begun_at.append(clock.now())
+        return end(conversation, deadline)
+
+    event_door = EventDoor(timed, {"d1"}, publish, telemetry, clock)
+    door = MessageDoor(event_door, queue, telemetry, clock, lambda low, _: low)
+
+    answered = door({"Records": [message]}, Context(delivery.remaining_ms))
+
+    stays = answered["batchItemFailures"] == [{"itemIdentifier": "m1"}]
+    assert stays is not bool(published)
+    assert bool(queue.postponed) is (stays and not delivery.queue_down)
+    assert all(begun >= ends_at for begun in begun_at)
+    assert begun_at or delivery.ahead > 0
+    return post.played, published[0] if published else None, bool(begun_at)
 
 
 def nothing(conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
@@ -196,8 +225,8 @@ class Model:
     def __init__(self) -> None:
         self.known = "nothing"
 
-    def deliver(self, delivery: Delivery, played: list[Step]) -> Claim | type[Exception]:
-        """Return what a delivery must publish or raise, by table 2."""
+    def deliver(self, delivery: Delivery, played: list[Step]) -> Claim | None:
+        """Return what a delivery must publish, by table 2. None if the message stays."""
         answered = expected_result(played)
         known = "may have ended" if delivery.table_down else self.known
         if not delivery.table_down and self.known != "ended":
@@ -210,14 +239,18 @@ class Model:
             claim = "ended", None
         elif known == "may have ended" and answered[0] in {"not_found", "rejected"}:
             claim = "unconfirmed", "earlier_attempt"
-        if claim[0] == "unavailable":
-            return TavusUnavailable
-        return ResultNotPublished if delivery.bus_down else claim
+        return None if claim[0] == "unavailable" or delivery.bus_down else claim
 
 
 deliveries = st.lists(
     st.builds(
-        Delivery, scripts, st.just(60_000) | st.integers(0, 60_000), table_down=st.booleans(), bus_down=st.booleans()
+        Delivery,
+        scripts,
+        st.integers(-900, 0) | st.integers(1, 900),
+        st.just(60_000) | st.integers(0, 60_000),
+        table_down=st.booleans(),
+        bus_down=st.booleans(),
+        queue_down=st.booleans(),
     ),
     min_size=1,
     max_size=4,
@@ -231,10 +264,10 @@ def test_deliveries_of_one_event_publish_what_the_model_of_the_truth_says(delive
     clock, record, model = FakeClock(), FakeRecord(), Model()
     for delivery in deliveries:
         start = clock.elapsed
-        played, outcome = deliver(delivery, record, clock)
+        played, outcome, begun = deliver(delivery, record, clock)
 
-        assert outcome == model.deliver(delivery, played)
-        assert clock.elapsed - start <= delivery.remaining_ms / 1000 + 1e-6
+        assert outcome == (model.deliver(delivery, played) if begun else None)
+        assert clock.elapsed - start <= delivery.remaining_ms / 1000 + MAX_SLEEP_SECONDS
         recorded = {"unconfirmed": "may have ended", "ended": "ended"}
         assert (recorded[record.known.status] if record.known else "nothing") == model.known
 
@@ -317,10 +350,7 @@ def server() -> Iterator[FaultServer]:
 def handlers(server: FaultServer) -> Iterator[dict[str, Handler]]:
     """The handler as on Lambda, by the name of its event bus."""
     environ = {"TAVUS_API_URL": server.url, "ALLOWED_DEPLOYMENT_IDS": "*", **TIMER_SETTINGS}
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        # moto adds its handler to those that botocore registers by default.
-        patch.setattr(aws_client, "HANDLERS", [*aws_client.HANDLERS, ("before-send", botocore_stubber)])
+    with mocked_aws():
         sqs = boto3.client("sqs")
         urls = {f"{name}_QUEUE_URL": sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("TIMEOUT", "FAILED")}
         yield {

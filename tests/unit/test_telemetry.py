@@ -127,6 +127,12 @@ def test_401_and_403_have_a_hint_at_the_origin(capture: Capture, status_code: in
     assert ("TAVUS_ORIGIN" in line.get("hint", "")) is hinted
 
 
+def test_a_throttle_with_403_has_no_hint(capture: Capture) -> None:
+    [line], _ = capture(report("http", Result(Status.UNAVAILABLE, Reason.TAVUS_THROTTLED, NOW, 3, 403)))
+
+    assert "hint" not in line
+
+
 @pytest.mark.parametrize("trigger", ["http", "event"])
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
 def test_result_is_counted_by_status_and_trigger(capture: Capture, trigger: str, result: Result) -> None:

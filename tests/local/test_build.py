@@ -33,7 +33,7 @@ SETTINGS = {
     "TimerFunction": TIMER_SETTINGS,
 }
 ROOTS = "end_conversation/roots/"
-TRIMMED = ("boto3/data/", "botocore/data/")
+TRIMMED = ("boto3/data/", "botocore/data/", "certifi/")
 REMOVED = {"botocore/cacert.pem", TIME_ZONES, "wrapt/_wrappers.cpython-313-x86_64-linux-gnu.so"}
 IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import end_conversation.handler"
 

@@ -73,8 +73,11 @@ release: $(UV) ## Make the files of a release, which deploy without a build: mak
 	@$(BUILD) operations.release '$(VERSION)'
 
 .PHONY: deploy
-deploy: build ## Build and deploy to AWS; asks for the parameters the first time, and with GUIDED=yes
-	$(SAM) deploy $(if $(or $(GUIDED),$(shell grep -L parameter_overrides samconfig.toml)),--guided)
+deploy: STACK := $(or $(STACK),end-conversation)
+deploy: $(DEV) .venv-sam/installed ## Build and deploy to AWS; asks two questions the first time: make deploy [STACK=...]
+	@.venv/bin/python -m operations.deploy ask '$(STACK)'
+	@$(MAKE) --no-print-directory build
+	@SAM_CLI_TELEMETRY=0 .venv/bin/python -m operations.deploy run '$(STACK)'
 
 .PHONY: smoke
 smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anything: make smoke STACK=... [TOKEN=...]

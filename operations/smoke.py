@@ -1,8 +1,7 @@
 """Checks that requests reach the functions of a deployed stack, by asking for a deployment that is not allowed.
 
-The stack and its region are those that `sam deploy --guided` saved, unless --stack or AWS_REGION name others. boto3's
-own settings choose the account. Requests are signed or carry the token in TOKEN, as their routes demand.
-Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
+boto3's own settings choose the account and the region. Requests are signed, or carry the token in TOKEN, as their
+routes demand. Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
 Exits 0 if each route's function rejects the deployment, 1 at any other answer, 2 if there is no answer.
 """
 
@@ -10,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import tomllib
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -24,7 +21,6 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SAMCONFIG = Path(__file__).parent.parent / "samconfig.toml"
 _CONVERSATION = "/v2/deployments/smoke-test/conversations/smoke-test"
 # Each route, and the output that says who may call it.
 ROUTES = (("POST", f"{_CONVERSATION}/end", "HttpAuth"), ("PUT", f"{_CONVERSATION}/timeout", "LimitAuth"))
@@ -43,13 +39,11 @@ OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Send one request to each route, and exit as the module docstring says."""
-    saved = read_samconfig(SAMCONFIG)
     parser = argparse.ArgumentParser(prog="smoke", description="Check that requests reach a deployed stack.")
-    parser.add_argument("--stack", default=saved.get("stack_name", "end-conversation"), help="its name (%(default)s)")
+    parser.add_argument("--stack", default="end-conversation", help="its name (%(default)s)")
     stack = parser.parse_args(arguments).stack
     try:
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or saved.get("region")
-        aws = boto3.Session(region_name=region)
+        aws = boto3.Session()
         found = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
         for method, path, auth in ROUTES:  # a stack that does not refuse an end is not asked for a limit
@@ -62,16 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
         parser.exit(2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE and AWS_REGION.\n")
     print("Requests reach the functions. Nothing was ended, and no limit was set.")
-
-
-def read_samconfig(path: Path) -> dict[str, str]:
-    """What sam saved for `sam deploy`, such as stack_name and region. Empty if there is nothing of the kind."""
-    try:
-        commands = tomllib.loads(path.read_text())["default"]
-        sections = [commands.get(name, {}).get("parameters", {}) for name in ("global", "deploy")]
-        return {**sections[0], **sections[1]}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return {}
 
 
 def ask(method: str, url: str, auth: str, session: boto3.Session, token: str | None) -> urllib3.BaseHTTPResponse:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,10 +19,12 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
+from local.build import build
 from local.process import AWS_CLIENT, ROOT
 from local.session import DEPLOYMENT_ID, put, session_timeout
 from local.stack import delete, deploy, update
 from local.subscriber import Subscriber
+from operations import deploy as deploy_program
 from operations import smoke
 from tests.local.delivery import reach_limit, set_limit
 
@@ -140,14 +144,53 @@ def test_smoke_passes_on_a_stack_that_works(
     assert out.count("403 {") == out.count('"reason": "deployment_not_allowed"') == len(smoke.ROUTES)
 
 
-@pytest.mark.parametrize("text", ["", "[default]", "default = 1", "[default.deploy]\nparameters = 1", "junk"])
-def test_smoke_reads_any_samconfig(text: str, tmp_path: Path) -> None:
-    """What is missing or odd counts as not saved."""
-    file = tmp_path / "samconfig.toml"
-    file.write_text(text)
-    assert smoke.read_samconfig(file) == {}
-    file.write_text('[default.deploy.parameters]\nstack_name = "mine"')
-    assert smoke.read_samconfig(file) == {"stack_name": "mine"}
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: Stack) -> Iterator[list[str]]:
+    """Answers questions from this list. The files of answers are in a temporary folder."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
+    monkeypatch.setenv("SAM_CLI_TELEMETRY", "0")
+    given: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda _: given.pop(0))
+    build()
+    for name in (".aws-sam", "template.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setattr(deploy_program, "ROOT", tmp_path)
+    yield given
+    if "stack_name" in "".join(file.read_text() for file in tmp_path.glob("deploy-*.toml")):
+        delete(stack.endpoint_url, "first")
+
+
+def test_a_first_deployment_asks_two_questions_and_shows_the_outputs(
+    answers: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An invalid answer is asked for again. A second deployment asks nothing."""
+    answers += ["-d", "d1, d2", "ops@example.com"]
+    deploy_program.main("ask", "first")
+    deploy_program.main("ask", "first")
+    deploy_program.main("run", "first")
+
+    assert answers == []
+    kept = tomllib.loads((tmp_path / "deploy-first.toml").read_text())["default"]["deploy"]["parameters"]
+    assert kept["parameter_overrides"] == ["AllowedDeploymentIds=d1, d2", "AlarmEmail=ops@example.com"]
+    out = capfd.readouterr().out
+    assert "AllowedDeploymentIds must be Tavus deployment ids" in out
+    assert re.search(r"The stack first exists. Its outputs:\n\n  \w+ +\S+", out)
+
+
+@pytest.mark.parametrize("name", ["AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY"])
+def test_a_deployment_without_an_account_asks_nothing(
+    answers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The answers would be lost. One sentence says what to check."""
+    monkeypatch.delenv(name)
+    for setting in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(setting, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    with pytest.raises(SystemExit, match=r"^Not deployed: .+\. Check AWS_PROFILE and AWS_REGION\.$"):
+        deploy_program.main("ask", "first")
+
+    assert (answers, list(tmp_path.glob("deploy-*"))) == ([], [])
 
 
 def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from botocore.exceptions import ClientError
 from botocore.handlers import BUILTIN_HANDLERS
 
 from end_conversation import USER_AGENT
-from end_conversation.aws.client import HANDLERS
+from end_conversation.aws.client import HANDLERS, ClientFactory
 from tests.unit.aws_calls import CALLS, ITEM, REGIONS
-from tests.unit.fakes import TRUSTS_NOBODY, create_client, let_aws_answer
+from tests.unit.fakes import TRUSTS_NOBODY, let_aws_answer
 
 ENDPOINTS: list[dict[str, str]] = [
     *(
@@ -45,8 +45,17 @@ def _as_on_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uuid.uuid4", lambda: UUID(int=0))
 
 
+# One each, because a session reads the data of a service only once.
+FACTORY = ClientFactory(TRUSTS_NOBODY)
+PLAIN = boto3.session.Session()
+
+
+def our_client(service: Any) -> Any:
+    return FACTORY.create(service)
+
+
 def plain_client(service: str) -> Any:
-    new_client: Any = boto3.session.Session().client  # its overloads require a literal service name
+    new_client: Any = PLAIN.client  # its overloads require a literal service name
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"}, user_agent=USER_AGENT, parameter_validation=False
     )
@@ -75,7 +84,7 @@ def test_requests_and_answers_are_those_of_a_plain_client(
         monkeypatch.setenv(name, value)
     for region in REGIONS:
         monkeypatch.setenv("AWS_DEFAULT_REGION", region)
-        ours = outcome(create_client(service, TRUSTS_NOBODY), operation, 200, members)
+        ours = outcome(our_client(service), operation, 200, members)
 
         assert ours == outcome(plain_client(service), operation, 200, members)
         headers = ours[0][3]
@@ -92,7 +101,7 @@ def test_errors_are_those_of_a_plain_client(operation: str) -> None:
     for code in [*(shape.name for shape in shapes), "Unheard"]:
         body = {"__type": f"com.amazonaws#{code}", "message": "text", "Message": "text", "Item": ITEM}
 
-        ours = outcome(create_client(service, TRUSTS_NOBODY), operation, 400, body)
+        ours = outcome(our_client(service), operation, 400, body)
 
         assert ours == outcome(plain_client(service), operation, 400, body)
 

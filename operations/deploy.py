@@ -13,14 +13,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
 SAM = ROOT / ".venv-sam/bin/sam"
@@ -57,7 +54,7 @@ def saved_region(config: Path) -> str | None:
     return region
 
 
-def ask(config: Path, stack: str, region: str, answer: Callable[[str], str] = input) -> None:
+def ask(config: Path, stack: str, region: str) -> None:
     """Ask the questions if there are no answers yet, each until the answer is valid."""
     if config.exists():
         print(f"Parameters: {config.name}. Delete it to be asked again.")
@@ -65,7 +62,7 @@ def ask(config: Path, stack: str, region: str, answer: Callable[[str], str] = in
     parameters = yaml.load((ROOT / "template.yaml").read_text(), _Plain)["Parameters"]  # noqa: S506 - a SafeLoader
     overrides = []
     for name, question in QUESTIONS.items():
-        while not re.fullmatch(parameters[name]["AllowedPattern"], given := answer(f"{question}: ").strip()):
+        while not re.fullmatch(parameters[name]["AllowedPattern"], given := input(f"{question}: ").strip()):
             print(f"  {name} {parameters[name]['ConstraintDescription']}")
         overrides.append(f"{name}={given}")
     values = {"stack_name": stack, "region": region, "parameter_overrides": overrides}

@@ -151,9 +151,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: Stack) -> It
     monkeypatch.setenv("SAM_CLI_TELEMETRY", "0")
     given: list[str] = []
     monkeypatch.setattr("builtins.input", lambda _: given.pop(0))
-    build()
-    for name in (".aws-sam", "template.yaml"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".aws-sam").mkdir()
+    (tmp_path / ".aws-sam/build").symlink_to(build().parent)
+    (tmp_path / "template.yaml").symlink_to(ROOT / "template.yaml")
     monkeypatch.setattr(deploy_program, "ROOT", tmp_path)
     yield given
     if "stack_name" in "".join(file.read_text() for file in tmp_path.glob("deploy-*.toml")):

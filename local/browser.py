@@ -228,9 +228,9 @@ def retry(site: Site) -> None:
     with Gateway() as gateway, browsing(widget(site, gateway.url, {"conversation": list(FAILURES)})):
         wait_for(lambda: len(site.said) == len(FAILURES) - 1 and gateway.puts.count("c400") == len(FAILURES["c400"]))
     puts = {conversation_id: gateway.puts.count(conversation_id) for conversation_id in FAILURES}
-    print(f"  The number of PUTs: {json.dumps(puts)}")
+    print(f"  The page sent these PUTs: {json.dumps(puts)}")
     # Each conversation has two events. The second event counts if the first one set no limit. A 400 is not retried.
-    expect("it", puts, {"c429": 2, "c429unreadable": 2, "c503twice": 3, "c400": 2})
+    expect("the number of PUTs", puts, {"c429": 2, "c429unreadable": 2, "c503twice": 3, "c400": 2})
     said = [(conversation_id, text_of(message)) for conversation_id, message, _ in site.said]
     expect("what was said", sorted(said), sorted((name, ANNOUNCEMENTS[60]) for name in FAILURES if name != "c400"))
     print(f"  Once each had its limit, the replica said: {ANNOUNCEMENTS[60]}")

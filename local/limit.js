@@ -19,9 +19,8 @@ async function setLimit(event) {
     current.delete(element); // the next event tries again
     throw new Error(`No limit for conversation ${id}: HTTP status ${answer.status}`);
   }
-  const { ends_at } = await answer.json();
   const now = Date.parse(answer.headers.get("date")) || Date.now(); // the server's time, if the page can read it
-  const left = (Date.parse(ends_at) - now) / 1000;
+  const left = (Date.parse((await answer.json()).ends_at) - now) / 1000;
   for (const [seconds, text] of Object.entries(ANNOUNCEMENTS)) {
     const message = { event_type: "conversation.echo", properties: { modality: "text", text } };
     const say = () => current.get(element) === id && (element.tavus ?? element).sendMessage(message);

@@ -83,7 +83,8 @@ class Telemetry:
                 return handler(event, context)
             finally:
                 with _NEVER_RAISING:
-                    self._metrics.flush_metrics()
+                    if self._metrics.provider.metric_set:  # there is none if a session timeout only waits
+                        self._metrics.flush_metrics()
                 self._metrics.clear_metrics()  # in case flushing failed
 
         return self._logger.inject_lambda_context(measured, log_event=False)

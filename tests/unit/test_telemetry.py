@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import Mock, create_autospec
@@ -233,6 +234,15 @@ def test_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
     assert metrics["attempts"] == [float(result.attempts)]
     counts = dict.fromkeys(("attempts", str(result.status)), "Count")
     assert units(metrics) == counts | {"tavus_latency": "Milliseconds"}
+
+
+def test_an_invocation_without_metrics_writes_nothing(telemetry: Telemetry, capfd: pytest.CaptureFixture[str]) -> None:
+    """Such as one whose session timeout only waits. Powertools would warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        telemetry.instrument(lambda event, context: None)({}, Context())
+
+    assert capfd.readouterr() == ("", "")
 
 
 def test_default_service_and_namespace(capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,9 +32,18 @@ def main() -> None:
 def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
     by_http, by_event, at_limit = (tavus.start(DEPLOYMENT_ID) for _ in range(3))
     entry = session_timeout(DEPLOYMENT_ID, by_event) | {"EventBusName": stack.outputs["EventBusName"]}
-    credentials = " ".join(f"{name}={value}" for name, value in AWS_CLIENT.items())
+    names = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).upper(): value for name, value in stack.outputs.items()}
+    exports = AWS_CLIENT | {"AWS_ENDPOINT_URL": stack.endpoint_url} | names | {"API_URL": stack.api_url}
     print(f"""
-Three conversations are active at the stand-in for Tavus ({tavus.url}).
+For the commands of docs/operating.md, in another terminal:
+
+{chr(10).join(f"  export {name}={shlex.quote(value)}" for name, value in exports.items())}
+
+Three conversations are active at the stand-in for Tavus. These start another one, and let Tavus fail and recover:
+
+  curl -X POST {tavus.url}/stand-in/start/{DEPLOYMENT_ID}
+  curl -X POST {tavus.url}/stand-in/down
+  curl -X POST {tavus.url}/stand-in/up
 
 End one over HTTP:
 
@@ -40,9 +51,7 @@ End one over HTTP:
 
 End another by a session timeout on the bus. Its result appears here:
 
-  {credentials} \\
-  aws --endpoint-url {stack.endpoint_url} events put-events \\
-    --entries '{json.dumps([entry])}'
+  aws events put-events --entries '{json.dumps([entry])}'
 
 Give the third a limit of {LIMIT_SECONDS} seconds. Then it ends by itself on the second, and its result appears here:
 

@@ -29,7 +29,7 @@ class Tavus(Server):
     """Answers requests to end conversations.
 
     `active` holds the deployment id and the conversation id of every active conversation. While `down` is set, every
-    answer is 503.
+    answer is 503. POSTs to /stand-in/start/DEPLOYMENT_ID, /stand-in/down and /stand-in/up do the same from a shell.
     """
 
     handler = TavusHandler
@@ -50,6 +50,12 @@ class Tavus(Server):
     @override
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, str]]:
         with self._lock:
+            match request.path.split("/"):
+                case ["", "stand-in", "start", deployment_id]:
+                    return HTTPStatus.OK, {"conversation_id": self.start(deployment_id)}
+                case ["", "stand-in", ("down" | "up") as state]:
+                    self.down = state == "down"
+                    return HTTPStatus.OK, {"tavus": state}
             self.requests.append(request)
             if self.down:
                 return HTTPStatus.SERVICE_UNAVAILABLE, {"message": "Service unavailable"}

@@ -33,12 +33,12 @@ _TABLE = {"ENDED_TABLE_NAME": "ended"}
 _QUEUES = {"TIMEOUT_QUEUE_URL": "https://sqs/timeouts", "FAILED_QUEUE_URL": "https://sqs/failed"}
 _UNTRACED = {"POWERTOOLS_TRACE_DISABLED": "true"}
 _QUIET = _UNTRACED | {"POWERTOOLS_METRICS_DISABLED": "true", "POWERTOOLS_LOG_LEVEL": "CRITICAL"}
-_LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:bus", "RoleArn": "arn:role"}'}
+_LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:queue", "RoleArn": "arn:role"}'}
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A handler, the folder of its code, its settings, what makes an event from a conversation's id, and the answer."""
+    """A handler, the folder of its code, its settings, what makes an event from a conversation's id, and part of the right answer."""
 
     name: str
     code: Path

@@ -117,7 +117,8 @@ def test_seconds_in_the_query_are_enough() -> None:
     door = Door()
 
     query = {"seconds": "60", "Seconds": "70"}
-    assert door(request(queryStringParameters=query, rawQueryString="seconds=60&Seconds=70", body="{}"))
+    answer = door(request(queryStringParameters=query, rawQueryString="seconds=60&Seconds=70", body="{}"))
+    assert answer["statusCode"] == 200
     assert [end for _, end in door.scheduled] == [NOW + timedelta(seconds=60)]
 
 

@@ -80,17 +80,17 @@ WRONG_ORIGINS = [
     f"https://{'a' * 64}.example",
 ]
 
-TARGET = '{"Arn": "arn:bus", "RoleArn": "arn:role", "RetryPolicy": {}}'
+TARGET = '{"Arn": "arn:queue", "RoleArn": "arn:role", "RetryPolicy": {}}'
 WRONG_TARGETS = [
     "secret",
     "[]",
     "{}",
     "null",
     "[" * 100_000,
-    '{"Arn": "arn:bus"}',
-    '{"Arn": "arn:bus", "RoleArn": null}',
-    '{"Arn": "arn:bus", "RoleArn": ""}',
-    '{"Arn": "arn:bus", "RoleArn": "arn:role", "Input": "{}"}',
+    '{"Arn": "arn:queue"}',
+    '{"Arn": "arn:queue", "RoleArn": null}',
+    '{"Arn": "arn:queue", "RoleArn": ""}',
+    '{"Arn": "arn:queue", "RoleArn": "arn:role", "Input": "{}"}',
 ]
 
 
@@ -163,7 +163,7 @@ def test_a_timer_target_is_json() -> None:
     settings = Settings.read(ALLOWED | {"TIMER_GROUP_NAME": "limits", "TIMER_TARGET": TARGET})
 
     assert settings.timer_group_name == "limits"
-    assert settings.timer_target == {"Arn": "arn:bus", "RoleArn": "arn:role", "RetryPolicy": {}}
+    assert settings.timer_target == {"Arn": "arn:queue", "RoleArn": "arn:role", "RetryPolicy": {}}
 
 
 def test_a_timer_group_needs_a_timer_target() -> None:

@@ -38,7 +38,7 @@ _LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:queue", 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A handler, the folder of its code, and its settings. `event` makes an event, and `answer` is part of its answer."""
+    """A handler, the folder of its code, and its settings. `event` makes an event, whose answer has `answer` in it."""
 
     name: str
     code: Path

@@ -14,11 +14,11 @@ WITH_LIMITS = HTTP_ONLY | {"TIMER_GROUP_NAME": "limits", "TIMER_TARGET": '{"Arn"
 UNTRACED = HTTP_ONLY | {"POWERTOOLS_TRACE_DISABLED": "true"}
 DEPLOYMENTS = {
     "http": HTTP_ONLY,
+    "untraced": UNTRACED,
     "bus": WITH_BUS,
     "table": WITH_TABLE,
     "queues": WITH_QUEUES,
     "limits": WITH_LIMITS,
-    "untraced": UNTRACED,
 }
 
 # Each takes longer to load than the part of the program that would use it.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CODE = ROOT / ".aws-sam/bench"
 OURS, FLOOR, USUAL = CODE / "ours", CODE / "floor", CODE / "usual"
 PROGRAMS = {
-    FLOOR: ("empty.py", "raw.py", "floor.py", "floor_events.py", "careful.py"),
-    USUAL: ("usual.py", "usual_http.py"),
+    FLOOR: ("empty.py", "raw.py", "floor.py", "floor_events.py"),
+    USUAL: ("careful.py", "usual.py", "usual_http.py"),
 }
 BUNDLE = CODE / "authorities.pem"
 _TRUST = {"SSL_CERT_FILE": str(BUNDLE), "REQUESTS_CA_BUNDLE": str(BUNDLE)}
@@ -68,12 +68,12 @@ CONTESTANTS = [
     Contestant("ours", OURS, _HANDLER),
     Contestant("ours, untraced", OURS, _HANDLER, _UNTRACED),
     Contestant("ours, quiet", OURS, _HANDLER, _QUIET),
-    Contestant("careful", FLOOR, "careful.handler", _TRUST),
+    Contestant("careful", USUAL, "careful.handler", _TRUST),
     Contestant("usual, HTTP only", USUAL, "usual_http.handler", _TRUST),
     Contestant("usual", USUAL, "usual.handler", _TRUST | _BUS),
     Contestant("floor, events", FLOOR, "floor_events.handler"),
     Contestant("ours, events", OURS, _HANDLER, _BUS | _TABLE | _QUEUES, _message_for, b'"batchItemFailures": []'),
-    Contestant("careful, events", FLOOR, "careful.handler", _TRUST | _BUS, timeout_of, b"null"),
+    Contestant("careful, events", USUAL, "careful.handler", _TRUST | _BUS, timeout_of, b"null"),
     Contestant("usual, events", USUAL, "usual.handler", _TRUST | _BUS, timeout_of, b"null"),
     Contestant("ours, limits", OURS, _HANDLER, _LIMITS, _limit_for),
 ]

@@ -370,7 +370,6 @@ def test_no_report_raises(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch,
     telemetry.timer_failed(CONVERSATION, "Throttling", Deadline(CLOCK, 10, 5))
 
 
-@pytest.mark.parametrize("junk", ["", "perhaps"])
 def test_an_exit_is_no_failure_of_the_telemetry(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aws_lambda_powertools.Logger.warning", Mock(side_effect=SystemExit))
 
@@ -378,6 +377,7 @@ def test_an_exit_is_no_failure_of_the_telemetry(telemetry: Telemetry, monkeypatc
         telemetry.invalid("http", "invalid_id")
 
 
+@pytest.mark.parametrize("junk", ["", "perhaps"])
 def test_answers_and_log_lines_survive_a_junk_metrics_switch(
     telemetry: Telemetry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, junk: str
 ) -> None:

@@ -62,7 +62,8 @@ def ask(config: Path, stack: str, region: str) -> None:
     parameters = yaml.load((ROOT / "template.yaml").read_text(), _Plain)["Parameters"]  # noqa: S506 - a SafeLoader
     overrides = []
     for name, question in QUESTIONS.items():
-        while not re.fullmatch(parameters[name]["AllowedPattern"], given := input(f"{question}: ").strip()):
+        # sam would split a value at its spaces. Neither of these needs any.
+        while not re.fullmatch(parameters[name]["AllowedPattern"], given := input(f"{question}: ").replace(" ", "")):
             print(f"  {name} {parameters[name]['ConstraintDescription']}")
         overrides.append(f"{name}={given}")
     values = {"stack_name": stack, "region": region, "parameter_overrides": overrides}

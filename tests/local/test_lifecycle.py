@@ -171,7 +171,7 @@ def test_a_first_deployment_asks_two_questions_and_shows_the_outputs(
 
     assert answers == []
     kept = tomllib.loads((tmp_path / "deploy-first.toml").read_text())["default"]["deploy"]["parameters"]
-    assert kept["parameter_overrides"] == ["AllowedDeploymentIds=d1, d2", "AlarmEmail=ops@example.com"]
+    assert kept["parameter_overrides"] == ["AllowedDeploymentIds=d1,d2", "AlarmEmail=ops@example.com"]
     out = capfd.readouterr().out
     assert "AllowedDeploymentIds must be Tavus deployment ids" in out
     assert re.search(r"The stack first exists. Its outputs:\n\n  \w+ +\S+", out)

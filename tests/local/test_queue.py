@@ -163,7 +163,7 @@ def test_outage_of_tavus(stack: Stack, tavus: Tavus, subscriber: Subscriber, new
     first, failed = [line for line in lines if line.get("status") == "unavailable"]
     assert (failed["level"], failed["message"]) == ("ERROR", "conversation unavailable")
     pause = datetime.fromisoformat(failed["timestamp"]) - datetime.fromisoformat(first["timestamp"])
-    assert 27 <= pause.total_seconds() <= 33 + LATE_SECONDS
+    assert 27 <= pause.total_seconds() < 54  # 30 s, and not yet a minute
     assert (failed["reason"], failed["tavus_status_code"], failed["attempts"]) == ("tavus_error", 503, 3)
     assert len(values(new_lines(), "late")) == 2
 
@@ -171,7 +171,7 @@ def test_outage_of_tavus(stack: Stack, tavus: Tavus, subscriber: Subscriber, new
 
     assert result["detail"]["status"] == "ended"
     assert result["detail"]["trigger"]["id"] == event_id
-    assert 54 <= seconds_late(result, failed["timestamp"]) <= 66 + LATE_SECONDS
+    assert 54 <= seconds_late(result, failed["timestamp"]) < 108  # a minute, and not yet two
     assert requests_for(tavus, conversation_id) == 2 * 3 + 1
     assert messages(stack, "FailedQueueUrl") == 0
 

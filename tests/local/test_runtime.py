@@ -99,7 +99,7 @@ def test_a_request_is_answered_before_lambda_kills_the_function(reply: Reply) ->
     """However Tavus is slow, the function answers 504, and the same sandbox serves the next request."""
     with FaultServer(reply, reply, ENDED) as server:  # there is time for two attempts
         settings = {"ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID, "TAVUS_API_URL": server.url}
-        with sandbox("HttpFunction", 3, **settings) as running:
+        with sandbox("HttpFunction", 4, **settings) as running:
             late, next_one = running.invoke(request_for("c123456")), running.invoke(request_for("c123456"))
             lines = logged(running.log().splitlines())
     assert (late["statusCode"], json.loads(late["body"])["reason"]) == (504, "tavus_timeout")
@@ -113,7 +113,7 @@ def test_a_session_timeout_fails_before_lambda_kills_the_function(stack: Stack, 
     event = timeout_of("c123456")
     with FaultServer(hang, ENDED) as server:  # there is time for one attempt
         settings = event_settings(stack, tavus) | {"TAVUS_API_URL": server.url}
-        with sandbox("EventFunction", 5, **settings) as running:
+        with sandbox("EventFunction", 6, **settings) as running:
             assert running.invoke(event)["errorType"] == "TavusUnavailable"
             assert running.invoke(event) is None
     assert subscriber.result_of(event["id"])["detail"]["status"] == "ended"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from local.process import AWS_CLIENT
 from local.run import LIMIT_SECONDS, local_stack
 from local.session import DEPLOYMENT_ID, end_path, session_timeout, timeout_path
+from local.stack import placeholder
 from local.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main() -> None:
 def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
     by_http, by_event, at_limit = (tavus.start(DEPLOYMENT_ID) for _ in range(3))
     entry = session_timeout(DEPLOYMENT_ID, by_event) | {"EventBusName": stack.outputs["EventBusName"]}
-    names = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).upper(): value for name, value in stack.outputs.items()}
+    names = {placeholder(name): value for name, value in stack.outputs.items()}
     exports = AWS_CLIENT | {"AWS_ENDPOINT_URL": stack.endpoint_url} | names | {"API_URL": stack.api_url}
     print(f"""
 For the commands of docs/operating.md, in another terminal:

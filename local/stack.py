@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,11 @@ class Stack:
     def client(self, service: str) -> Any:
         """A boto3 client of one of its services."""
         return _client(self.endpoint_url, service)
+
+
+def placeholder(output: str) -> str:
+    """Return how the documentation writes an output, such as FAILED_QUEUE_URL for FailedQueueUrl."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
 @contextmanager

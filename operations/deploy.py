@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
+
+from operations.template import read_template
 
 ROOT = Path(__file__).parent.parent
 SAM = ROOT / ".venv-sam/bin/sam"
@@ -59,7 +60,7 @@ def ask(config: Path, stack: str, region: str) -> None:
     if config.exists():
         print(f"Parameters: {config.name}. Delete it to be asked again.")
         return
-    parameters = yaml.load((ROOT / "template.yaml").read_text(), _Plain)["Parameters"]  # noqa: S506 - a SafeLoader
+    parameters = read_template()["Parameters"]
     overrides = []
     for name, question in QUESTIONS.items():
         # sam would split a value at its spaces. Neither of these needs any.
@@ -98,12 +99,6 @@ def _outputs(cloudformation: Any, stack: str) -> list[dict[str, str]]:
     outputs: list[dict[str, str]] = found.get("Outputs", [])
     return outputs if found["StackStatus"].endswith("_COMPLETE") and "DELETE" not in found["StackStatus"] else []
 
-
-class _Plain(yaml.SafeLoader):
-    """Reads the template without its functions."""
-
-
-_Plain.add_multi_constructor("!", lambda _loader, _name, _node: None)
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from end_conversation.errors import InvalidId
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 # What the results of limits have as their trigger.
 LIMIT_SOURCE = "end-conversation"
@@ -25,6 +23,20 @@ _MISSING = {"undefined", "null", "nan", "none"}
 def is_id(value: object) -> bool:
     """Whether `value` is safe to put into Tavus' URL. Accepts every form of id that Tavus is known to use."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None and value.lower() not in _MISSING
+
+
+def format_second(time: datetime) -> str:
+    """Write a time in UTC as events and answers have it, such as 2026-11-29T08:37:41Z."""
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def parse_second(text: object) -> datetime:
+    """Read a time in exactly the form that `format_second` writes. Raises ValueError."""
+    if isinstance(text, str):
+        time = datetime.fromisoformat(text)
+        if time.tzinfo == UTC and format_second(time) == text:
+            return time
+    raise ValueError(text)
 
 
 class Status(StrEnum):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from end_conversation.conversation import LIMIT_DETAIL_TYPE, LIMIT_SOURCE, MAX_SECONDS_AHEAD, Conversation, Status
+from end_conversation.conversation import (
+    LIMIT_DETAIL_TYPE,
+    LIMIT_SOURCE,
+    MAX_SECONDS_AHEAD,
+    Conversation,
+    Status,
+    parse_second,
+)
 from end_conversation.deadline import Deadline
 from end_conversation.ending import refuse_deployment
 from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from datetime import datetime
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -26,8 +32,6 @@ RESULT_DETAIL_TYPE = "Conversation End Result"
 RESERVE_SECONDS = 20
 # Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
-
-_UTC_SECOND = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 class SessionTimeout(NamedTuple):
@@ -101,7 +105,7 @@ class EventDoor:
 
     def _ends_at(self, value: object) -> datetime:
         try:
-            ends_at = _parse_utc_second(value)
+            ends_at = parse_second(value)
         except ValueError:
             raise InvalidEvent("detail.ends_at must be a time in UTC such as 2026-11-29T08:37:41Z") from None
         if (ends_at - self._clock.now()).total_seconds() > MAX_SECONDS_AHEAD:
@@ -141,13 +145,6 @@ class EventDoor:
 def invocation_deadline(context: LambdaContext, clock: Clock) -> Deadline:
     """The deadline of an invocation that handles session timeouts."""
     return Deadline(clock, context.get_remaining_time_in_millis() / 1000 - EXIT_SECONDS, RESERVE_SECONDS)
-
-
-def _parse_utc_second(value: object) -> datetime:
-    """Parse a time in UTC such as 2026-11-29T08:37:41Z. Raises ValueError."""
-    if not isinstance(value, str) or not _UTC_SECOND.fullmatch(value):
-        raise ValueError(value)
-    return datetime.fromisoformat(value).astimezone(UTC)
 
 
 def _trigger(event: dict[str, Any], default_id: str) -> dict[str, str | None]:

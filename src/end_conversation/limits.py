@@ -7,6 +7,7 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from end_conversation.conversation import format_second
 from end_conversation.errors import AwsCallFailed
 from end_conversation.http import RETRY_AFTER_SECONDS, success
 
@@ -63,7 +64,7 @@ class SetLimit:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             detail = "AWS did not confirm the limit. Try again later."
             return request.problem(HTTPStatus.SERVICE_UNAVAILABLE, "timer_unavailable", detail, headers)
-        text = f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"
+        text = format_second(ends_at)
         self._telemetry.armed(conversation, text, deadline)
         return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": text})
 

@@ -167,13 +167,11 @@ class Telemetry:
 
     def record_failed(self, kind: str) -> None:
         """Log and count that the table of ended conversations failed."""
-        self._log(self._logger.error, "the table of ended conversations failed", "event", None, {"reason": kind})
-        self._count("event", "record_failed")
+        self._aws_failed("the table of ended conversations failed", "record_failed", kind)
 
     def publish_failed(self, kind: str) -> None:
         """Log and count that the event bus did not accept a result."""
-        self._log(self._logger.error, "the result was not published", "event", None, {"reason": kind})
-        self._count("event", "publish_failed")
+        self._aws_failed("the result was not published", "publish_failed", kind)
 
     def late(self, seconds: float) -> None:
         """Record how late a session timeout will be when it is tried again."""
@@ -181,8 +179,11 @@ class Telemetry:
 
     def queue_failed(self, kind: str) -> None:
         """Log and count that a message could not be postponed, or not be copied to the failed queue."""
-        self._log(self._logger.error, "a queue did not take a request", "event", None, {"reason": kind})
-        self._count("event", "queue_failed")
+        self._aws_failed("a queue did not take a request", "queue_failed", kind)
+
+    def _aws_failed(self, message: str, metric: str, kind: str) -> None:
+        self._log(self._logger.error, message, "event", None, {"reason": kind})
+        self._count("event", metric)
 
     def _log(
         self, log: Callable[..., None], message: str, trigger: Trigger, status: str | None, fields: dict[str, Any]

@@ -153,7 +153,6 @@ def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: Stack) -> It
     monkeypatch.setattr("builtins.input", lambda _: given.pop(0))
     (tmp_path / ".aws-sam").mkdir()
     (tmp_path / ".aws-sam/build").symlink_to(build().parent)
-    (tmp_path / "template.yaml").symlink_to(ROOT / "template.yaml")
     monkeypatch.setattr(deploy_program, "ROOT", tmp_path)
     yield given
     if "stack_name" in "".join(file.read_text() for file in tmp_path.glob("deploy-*.toml")):

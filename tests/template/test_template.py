@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
-import yaml
 from moto.events.models import EventPattern
 
 from end_conversation.conversation import Conversation, Result, Status
@@ -18,28 +17,11 @@ from end_conversation.events import invocation_deadline
 from end_conversation.settings import Settings
 from end_conversation.telemetry import Telemetry
 from local.process import ROOT
+from local.stack import placeholder
+from operations.template import read_template
 from tests.unit.fakes import Context, FakeClock
 
-
-class _Loader(yaml.SafeLoader):
-    """Reads `!GetAtt Queue.Arn` as CloudFormation does: `{"Fn::GetAtt": "Queue.Arn"}`."""
-
-
-def _intrinsic(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
-    value: Any
-    match node:
-        case yaml.ScalarNode():
-            value = loader.construct_scalar(node)
-        case yaml.SequenceNode():
-            value = loader.construct_sequence(node, deep=True)
-        case yaml.MappingNode():
-            value = loader.construct_mapping(node, deep=True)
-    return {"Ref" if name == "Ref" else f"Fn::{name}": value}
-
-
-_Loader.add_multi_constructor("!", _intrinsic)
-
-TEMPLATE: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader
+TEMPLATE = read_template()
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
 NOTHING = {"Ref": "AWS::NoValue"}
 
@@ -607,5 +589,4 @@ def test_every_output_is_used() -> None:
     """A command of the documentation or one of our programs uses it."""
     programs = "".join(path.read_text() for folder in ("operations", "local") for path in (ROOT / folder).rglob("*.py"))
     for name in TEMPLATE["Outputs"]:
-        placeholder = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).upper()
-        assert re.search(rf"\b{placeholder}\b", documentation()) or f'"{name}"' in programs, name
+        assert re.search(rf"\b{placeholder(name)}\b", documentation()) or f'"{name}"' in programs, name

@@ -9,7 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from end_conversation.aws.client import PAUSE_SECONDS, call_with_retry, expect_time_for_a_try
-from end_conversation.conversation import LIMIT_DETAIL_TYPE, LIMIT_SOURCE, MAX_SECONDS_AHEAD
+from end_conversation.conversation import (
+    LIMIT_DETAIL_TYPE,
+    LIMIT_SOURCE,
+    MAX_SECONDS_AHEAD,
+    format_second,
+    parse_second,
+)
 from end_conversation.errors import AwsCallFailed
 
 if TYPE_CHECKING:
@@ -26,7 +32,6 @@ PRECISION = timedelta(seconds=60)
 MIN_LEAD = timedelta(seconds=15)
 
 _AT = "at(%Y-%m-%dT%H:%M:%S)"
-_SECOND = "%Y-%m-%dT%H:%M:%SZ"
 # A schedule with other values fires at another time, or never. A StartDate or an EndDate does not matter: Scheduler
 # ignores them in one-time schedules.
 _FIRES_AS_SET = {"State": "ENABLED", "ScheduleExpressionTimezone": "UTC", "FlexibleTimeWindow": {"Mode": "OFF"}}
@@ -98,8 +103,7 @@ class Schedules:
             return None, False
         ends_at = fires_at
         with suppress(KeyError, TypeError, ValueError):
-            text = json.loads(schedule["Target"]["Input"])["detail"]["ends_at"]
-            ends_at = datetime.strptime(text, _SECOND).replace(tzinfo=UTC)
+            ends_at = parse_second(json.loads(schedule["Target"]["Input"])["detail"]["ends_at"])
         now = self._clock.now()
         if fires_at < now - PRECISION:  # Scheduler has kept it, or still tries to deliver it
             return now.replace(microsecond=0) + MIN_LEAD, False
@@ -114,11 +118,11 @@ class Schedules:
             "id": name,
             "source": LIMIT_SOURCE,
             "detail-type": LIMIT_DETAIL_TYPE,
-            "time": ends_at.strftime(_SECOND),
+            "time": format_second(ends_at),
             "detail": {
                 "deployment_id": conversation.deployment_id,
                 "conversation_id": conversation.conversation_id,
-                "ends_at": ends_at.strftime(_SECOND),
+                "ends_at": format_second(ends_at),
             },
         }
         return {

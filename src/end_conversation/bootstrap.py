@@ -33,9 +33,9 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     """Build the Lambda handler for these environment variables. Raises InvalidSetting."""
     settings = Settings.read(environ)
     clock = Clock()
-    # The function that this is. It counts what no door handles.
-    own: Trigger = "event" if settings.event_bus_name else "timer" if settings.timer_group_name else "http"
-    telemetry = Telemetry(environ, traces_tavus=own != "timer")
+    # Which function this is. Input that no door handles is counted under it.
+    own_trigger: Trigger = "event" if settings.event_bus_name else "timer" if settings.timer_group_name else "http"
+    telemetry = Telemetry(environ, traces_tavus=own_trigger != "timer")
     trust = create_trust("SSL_CERT_FILE", settings.ssl_cert_file)
     headers = {"User-Agent": USER_AGENT}
     if settings.tavus_origin is not None:
@@ -47,12 +47,14 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
     operations: dict[str, Operation] = {"end": EndNow(end_conversation, telemetry)}
     if (set_limit := _set_limit(aws, settings, telemetry, clock)) is not None:
         operations["timeout"] = set_limit
-    http_door = HttpDoor(operations, settings.allowed_deployment_ids, own, telemetry, clock)
+    http_door = HttpDoor(operations, settings.allowed_deployment_ids, own_trigger, telemetry, clock)
     event_door = _event_door(aws, end_conversation, settings, telemetry, clock)
     message_door = _message_door(aws, event_door, settings, telemetry, clock)
 
     def handler(event: Any, context: Any) -> Any:
-        problem = "the event must be an HTTP request from API Gateway, an EventBridge event, or SQS messages"
+        problem = (
+            "the event must be a request from API Gateway or a Function URL, an EventBridge event, or SQS messages"
+        )
         match event:
             case {"requestContext": _}:
                 if is_http_request(event):
@@ -65,7 +67,7 @@ def bootstrap(environ: Mapping[str, str]) -> Callable[[Any, Any], Any]:
                 if message_door is not None:
                     return message_door(event, context)
                 problem = "set EVENT_BUS_NAME, TIMEOUT_QUEUE_URL and FAILED_QUEUE_URL to handle SQS messages"
-        telemetry.invalid(own, "unsupported_event")
+        telemetry.invalid(own_trigger, "unsupported_event")
         raise UnsupportedEvent(problem)
 
     return telemetry.instrument(handler)
@@ -122,11 +124,11 @@ def _message_door(
     telemetry: Telemetry,
     clock: Clock,
 ) -> MessageDoor | None:
-    urls = settings.timeout_queue_url, settings.failed_queue_url
-    if aws is None or event_door is None or urls[0] is None or urls[1] is None:
+    timeout_queue_url, failed_queue_url = settings.timeout_queue_url, settings.failed_queue_url
+    if aws is None or event_door is None or timeout_queue_url is None or failed_queue_url is None:
         return None
-    from end_conversation.aws.queue import TimeoutQueue
+    from end_conversation.aws.queue import Queues
     from end_conversation.messages import MessageDoor
 
-    queue = TimeoutQueue(lambda: aws.create("sqs"), urls[0], urls[1], clock)
-    return MessageDoor(event_door, queue, telemetry, clock, random.uniform)
+    queues = Queues(lambda: aws.create("sqs"), timeout_queue_url, failed_queue_url, clock)
+    return MessageDoor(event_door, queues, telemetry, clock, random.uniform)

@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 
 from end_conversation.errors import InvalidId
 
-# What the results of limits have as their trigger.
+# The `trigger.source` and the `trigger.detail_type` of the results of limits.
 LIMIT_SOURCE = "end-conversation"
 LIMIT_DETAIL_TYPE = "Session Limit"
-# How far ahead the end that a session timeout names may be: so long can it wait in the queue.
+# How far ahead the `ends_at` of a session timeout may be.
 MAX_SECONDS_AHEAD = 15 * 60
 
 _ID = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -25,22 +25,22 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and _ID.fullmatch(value) is not None and value.lower() not in _MISSING
 
 
-def format_second(time: datetime) -> str:
-    """Write a time in UTC as events and answers have it, such as 2026-11-29T08:37:41Z."""
+def format_utc(time: datetime) -> str:
+    """Format a time in UTC as in events and answers, such as 2026-11-29T08:37:41Z."""
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def parse_second(text: object) -> datetime:
-    """Read a time in exactly the form that `format_second` writes. Raises ValueError."""
+def parse_utc(text: object) -> datetime:
+    """Parse a time in exactly the format of `format_utc`. Raises ValueError."""
     if isinstance(text, str):
         time = datetime.fromisoformat(text)
-        if time.tzinfo == UTC and format_second(time) == text:
+        if time.tzinfo == UTC and format_utc(time) == text:
             return time
     raise ValueError(text)
 
 
 class Status(StrEnum):
-    """The final status of a conversation, as one invocation knows it."""
+    """What one invocation knows about a conversation."""
 
     ENDED = "ended"
     UNCONFIRMED = "unconfirmed"
@@ -62,7 +62,7 @@ class Reason(StrEnum):
     TAVUS_TIMEOUT = "tavus_timeout"
 
 
-class _Ids(NamedTuple):
+class _Ids(NamedTuple):  # which cannot validate: a NamedTuple has no `__new__` of its own
     deployment_id: str
     conversation_id: str
 
@@ -84,16 +84,16 @@ class Conversation(_Ids):
 
     @property
     def key(self) -> str:
-        """The two ids as one string, which names the conversation in AWS."""
+        """The two ids as one string: the key of the record, and the description of the schedule."""
         return f"{self.deployment_id}/{self.conversation_id}"
 
 
 class Result(NamedTuple):
     """The result of one invocation.
 
-    `decided_at` is in UTC, and `attempts` counts the requests to Tavus. The last three members describe results that
-    are `unavailable`: `failure` names what went wrong, `retry_after` is Tavus' Retry-After in seconds, and
-    `may_have_ended` says whether an attempt may have ended the conversation anyway.
+    `decided_at` is in UTC. `attempts` counts the attempts to call Tavus, also those that could not connect. The last
+    three members describe results that are `unavailable`: `failure` names what went wrong, `retry_after` is Tavus'
+    Retry-After in seconds, and `may_have_ended` says whether an attempt may have ended the conversation anyway.
     """
 
     status: Status

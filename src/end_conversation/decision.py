@@ -64,9 +64,9 @@ def may_have_ended(answer: Answer | NoAnswer) -> bool:
 
 
 def combine(result: Result, known: Result | None) -> Result:
-    """Table 2: what is known after a delivery, given the record of earlier ones.
+    """Table 2: what is known after an invocation, given the record of earlier ones.
 
-    `known` is None if nothing is recorded, `unconfirmed` if an earlier delivery may have ended the conversation, and
+    `known` is None if nothing is recorded, `unconfirmed` if an earlier invocation may have ended the conversation, and
     `ended` if one has.
     """
     if known is None:
@@ -99,7 +99,7 @@ def _is_server_failure(status_code: int) -> bool:
 def _says_ended(body: bytes | None, conversation: Conversation) -> bool:
     """Whether the body is strict JSON without duplicate members, names this conversation, and says `ended`."""
     try:
-        members = json.loads((body or b"").decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        members = json.loads((body or b"").decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         return False
     expected = {"conversation_id": conversation.conversation_id, "status": "ended"}
@@ -113,5 +113,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(constant)

@@ -1,4 +1,4 @@
-"""How a conversation is ended: call Tavus, and combine the result with the record of earlier ones."""
+"""How a conversation is ended: call Tavus, and combine the result with the record of earlier invocations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EndConversation(Protocol):
 
 
 class Record(Protocol):
-    """What is known about conversations from earlier deliveries. Reports its own failures and never raises."""
+    """What is known about conversations from earlier invocations. Reports its own failures and never raises."""
 
     def get(self, conversation: Conversation, deadline: Deadline) -> Result | None:
         """Return an `ended` or `unconfirmed` result, or None if nothing is known. On failure, an `unconfirmed` one."""
@@ -28,21 +28,22 @@ class Record(Protocol):
         """Store an `ended` or `unconfirmed` result. Never replaces `ended` with `unconfirmed`."""
 
 
-def refuse_deployment(clock: Clock) -> Result:
-    """Return the result for a deployment that is not on the allow-list."""
-    return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, clock.now(), attempts=0)
-
-
 class Log(Protocol):
     """Logs a result. Never raises."""
 
     def __call__(self, conversation: Conversation, result: Result, deadline: Deadline) -> None: ...
 
 
-class EndRecorded:
-    """Ends conversations and records the results, so that a second delivery after a crash reports the right one.
+def deployment_not_allowed(clock: Clock) -> Result:
+    """Return the result for a deployment that is not on the allow-list."""
+    return Result(Status.REJECTED, Reason.DEPLOYMENT_NOT_ALLOWED, clock.now(), attempts=0)
 
-    Without a record, it only logs. `log_answer` gets what may still change, and `log_result` each result once.
+
+class EndRecorded:
+    """Ends conversations and records the results, so that a second invocation after a crash reports the right one.
+
+    `log_answer` logs Tavus' answer where the record may still change the result, and `log_result` each final result.
+    Without a record, the answer is final.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class EndRecorded:
 
     def __call__(self, conversation: Conversation, deadline: Deadline) -> Result:
         result = self._end_conversation(conversation, deadline)
-        is_final = result.status is Status.ENDED or self._record is None
-        # Logged before the table is called, in case Lambda kills this run there.
-        (self._log_result if is_final else self._log_answer)(conversation, result, deadline)
         if self._record is None:
+            self._log_result(conversation, result, deadline)
             return result
-        # Written before it is read: if another run has just written `ended`, the read below finds it.
+        # Logged before the table is called, in case Lambda kills this invocation there.
+        log = self._log_result if result.status is Status.ENDED else self._log_answer
+        log(conversation, result, deadline)
+        # Written before it is read: if another invocation has just written `ended`, the read below finds it.
         if (recorded := to_record(result)) is not None:
             self._record.put(conversation, recorded, deadline)
         if result.status is Status.ENDED:

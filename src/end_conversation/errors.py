@@ -1,4 +1,4 @@
-"""All our errors. No error text quotes a server or a caller."""
+"""Our errors. No text quotes a caller, or more of a server than an error code."""
 
 
 class EndConversationError(Exception):
@@ -21,16 +21,20 @@ class InvalidEvent(EndConversationError):
     """The event names no conversation, or no time to end it. Sending it again does not help."""
 
 
-class TavusUnavailable(EndConversationError):
-    """Tavus gave no usable answer. Another delivery may succeed. `retry_after` is Tavus' Retry-After in seconds."""
+class TryLater(EndConversationError):
+    """Base class of errors after which another try may succeed. `retry_after` is Tavus' Retry-After in seconds."""
 
     def __init__(self, text: str, *, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.retry_after = retry_after
 
 
-class ResultNotPublished(EndConversationError):
-    """The event bus did not accept the result. Another delivery may succeed."""
+class TavusUnavailable(TryLater):
+    """Tavus gave no usable answer."""
+
+
+class ResultNotPublished(TryLater):
+    """The event bus did not accept the result."""
 
 
 class AwsCallFailed(EndConversationError):

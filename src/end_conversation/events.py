@@ -10,10 +10,10 @@ from end_conversation.conversation import (
     MAX_SECONDS_AHEAD,
     Conversation,
     Status,
-    parse_second,
+    parse_utc,
 )
 from end_conversation.deadline import Deadline
-from end_conversation.ending import refuse_deployment
+from end_conversation.ending import deployment_not_allowed
 from end_conversation.errors import InvalidEvent, InvalidId, ResultNotPublished, TavusUnavailable, UnsupportedEvent
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from end_conversation.telemetry import Telemetry
 
 RESULT_DETAIL_TYPE = "Conversation End Result"
-# Kept for four calls to AWS: write the record, read it, publish, and postpone the message. Two can be tried twice.
+# Kept for four calls to AWS (write the record, read it, publish, postpone the message), two of them with a second try.
 RESERVE_SECONDS = 20
 # Kept for returning to Lambda.
 EXIT_SECONDS = 0.25
@@ -84,7 +84,7 @@ class EventDoor:
     def _parse_due(self, event: dict[str, Any], default_id: str) -> SessionTimeout:
         timeout = self.parse(event, default_id)
         if self.seconds_until_end(timeout) > 0:
-            raise InvalidEvent("detail.ends_at is ahead, and only the queue can wait: send the event through it")
+            raise InvalidEvent("detail.ends_at is in the future: send the event through the queue, which can wait")
         return timeout
 
     def parse(self, event: Any, default_id: str) -> SessionTimeout:
@@ -105,7 +105,7 @@ class EventDoor:
 
     def _ends_at(self, value: object) -> datetime:
         try:
-            ends_at = parse_second(value)
+            ends_at = parse_utc(value)
         except ValueError:
             raise InvalidEvent("detail.ends_at must be a time in UTC such as 2026-11-29T08:37:41Z") from None
         if (ends_at - self._clock.now()).total_seconds() > MAX_SECONDS_AHEAD:
@@ -119,13 +119,13 @@ class EventDoor:
     def end(self, timeout: SessionTimeout, deadline: Deadline) -> None:
         """End the conversation and publish the result. Raises TavusUnavailable or ResultNotPublished.
 
-        A result is counted once it is published. `end_conversation` logs it.
+        An unavailable result is counted at once, and any other result when it is published.
         """
-        conversation, begun = timeout.conversation, self._clock.now()
+        conversation, started_at = timeout.conversation, self._clock.now()
         if conversation.deployment_id in self._allowed:
             result = self._end_conversation(conversation, deadline)
         else:
-            result = refuse_deployment(self._clock)
+            result = deployment_not_allowed(self._clock)
             self._telemetry.log_result("event", conversation, result, deadline)
         if result.status is Status.UNAVAILABLE:
             self._telemetry.count_result("event", result)
@@ -138,7 +138,7 @@ class EventDoor:
             raise
         self._telemetry.count_result("event", result)
         is_limit = (timeout.trigger["source"], timeout.trigger["detail_type"]) == (LIMIT_SOURCE, LIMIT_DETAIL_TYPE)
-        if is_limit and result.decided_at >= begun:  # and not recorded by an earlier end
+        if is_limit and result.decided_at >= started_at:  # a result decided earlier comes from the record
             self._telemetry.limit_reached(result)
 
 

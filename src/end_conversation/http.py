@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from end_conversation.conversation import Conversation, Reason, Status
 from end_conversation.deadline import Deadline
-from end_conversation.ending import refuse_deployment
+from end_conversation.ending import deployment_not_allowed
 from end_conversation.errors import InvalidId
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class HttpDoor:
             return problem(HTTPStatus.BAD_REQUEST, reason="invalid_id", detail=f"{error}.", request_id=request_id)
         request = Request(event, conversation, deadline, request_id)
         if conversation.deployment_id not in self._allowed:
-            result = refuse_deployment(self._clock)
+            result = deployment_not_allowed(self._clock)
             self._telemetry.result(operation.trigger, conversation, result, deadline)
             return answer(request, result)
         return operation(request)
@@ -180,12 +180,13 @@ def _parse_path(event: dict[str, Any]) -> tuple[str, tuple[Any, Any] | None]:
 
 def answer(request: Request, result: Result) -> dict[str, Any]:
     """Build the answer for a result, as `_ANSWERS` says."""
-    reason = result.reason if result.reason in _ANSWERS else result.status
-    status, detail = _ANSWERS[reason]
+    # Where the status alone decides the answer, it is also the reason of the problem.
+    key = result.reason if result.reason in _ANSWERS else result.status
+    status, detail = _ANSWERS[key]
     if status.is_success:
         return success(status, {"conversation_id": request.conversation.conversation_id, "status": result.status})
     headers = {"Retry-After": _retry_after(result)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return request.problem(status, reason, detail, headers)
+    return request.problem(status, key, detail, headers)
 
 
 def success(status: HTTPStatus, body: dict[str, str]) -> dict[str, Any]:

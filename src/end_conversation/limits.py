@@ -7,7 +7,7 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from end_conversation.conversation import format_second
+from end_conversation.conversation import format_utc
 from end_conversation.errors import AwsCallFailed
 from end_conversation.http import RETRY_AFTER_SECONDS, success
 
@@ -64,7 +64,7 @@ class SetLimit:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             detail = "AWS did not confirm the limit. Try again later."
             return request.problem(HTTPStatus.SERVICE_UNAVAILABLE, "timer_unavailable", detail, headers)
-        text = format_second(ends_at)
+        text = format_utc(ends_at)
         self._telemetry.armed(conversation, text, deadline)
         return success(HTTPStatus.OK, {"conversation_id": conversation.conversation_id, "ends_at": text})
 
@@ -79,7 +79,7 @@ def _seconds(event: dict[str, Any], max_seconds: int) -> int:
         case {"multiValueQueryStringParameters": {"seconds": [value]}}:
             pass
         case {"multiValueQueryStringParameters": {"seconds": _}}:
-            raise invalid
+            raise invalid  # repeated
         case {"queryStringParameters": {"seconds": value}}:
             pass
         case _ if any(event.get(member) for member in _OTHER_PLACES):
@@ -88,8 +88,8 @@ def _seconds(event: dict[str, Any], max_seconds: int) -> int:
             return max_seconds
     if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]*", value):
         raise invalid
-    # A number of more than 4,300 digits cannot be converted.
-    seconds = max_seconds if len(value) > len(str(max_seconds)) else min(int(value), max_seconds)
+    # Nine digits exceed every maximum. More than 4,300 could not be converted.
+    seconds = min(int(value[:9]), max_seconds)
     if seconds < MIN_SECONDS:
         raise invalid
     return seconds

@@ -6,13 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
-from end_conversation.errors import (
-    AwsCallFailed,
-    InvalidEvent,
-    ResultNotPublished,
-    TavusUnavailable,
-    UnsupportedEvent,
-)
+from end_conversation.errors import AwsCallFailed, InvalidEvent, TryLater, UnsupportedEvent
 from end_conversation.events import invocation_deadline
 
 if TYPE_CHECKING:
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
 FIRST_RETRY_SECONDS = 30
 MAX_RETRY_SECONDS = 15 * 60
 JITTER = 0.1
-# A message is postponed by whole seconds. The function itself waits for the rest, which may be this long.
+# SQS postpones a message by whole seconds, here rounded. The function itself sleeps through the rest of at most this.
 MAX_SLEEP_SECONDS = 0.5
 
 
@@ -38,14 +32,14 @@ class Queue(Protocol):
     def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
         """Make a received message visible again in this many seconds."""
 
-    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
-        """Copy a message, whole, to the queue of failed ones."""
+    def send_to_failed(self, message: dict[str, Any], deadline: Deadline) -> None:
+        """Copy a whole message to the queue of failed ones."""
 
 
 class MessageDoor:
     """Handles the messages of an SQS event source mapping with ReportBatchItemFailures.
 
-    SQS deletes what is done, and keeps what is reported as failed. Nothing is raised for a message that must come back.
+    Lambda deletes the messages that were handled. Those reported as failed stay in the queue. Nothing is raised.
     """
 
     def __init__(
@@ -64,15 +58,16 @@ class MessageDoor:
 
     def __call__(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Handle each message. Returns the ids of those that stay in the queue, as Lambda expects them."""
-        kept = [message["messageId"] for message in event["Records"] if not self._is_done(message, context)]
+        kept = [message["messageId"] for message in event["Records"] if not self._handle(message, context)]
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
-    def _is_done(self, message: dict[str, Any], context: LambdaContext) -> bool:
+    def _handle(self, message: dict[str, Any], context: LambdaContext) -> bool:
+        """Handle one message. Returns whether it can leave the queue."""
         deadline = invocation_deadline(context, self._clock)
         try:
             timeout = self._event_door.parse(_event(message["body"]), message["messageId"])
         except (InvalidEvent, UnsupportedEvent) as error:
-            return self._is_refused(message, error, deadline)
+            return self._give_up(message, error, deadline)
         if (seconds := self._event_door.seconds_until_end(timeout)) > MAX_SLEEP_SECONDS:
             self._postpone(message, round(seconds), deadline)
             return False
@@ -80,34 +75,31 @@ class MessageDoor:
             self._clock.sleep(seconds)
         try:
             self._event_door.end(timeout, deadline)
-        except TavusUnavailable as error:
-            self._try_later(message, timeout, min(error.retry_after or 0, MAX_RETRY_SECONDS), deadline)
-            return False
-        except ResultNotPublished:
-            self._try_later(message, timeout, 0, deadline)
+        except TryLater as error:
+            self._retry(message, timeout, min(error.retry_after or 0, MAX_RETRY_SECONDS), deadline)
             return False
         return True
 
-    def _try_later(
-        self, message: dict[str, Any], timeout: SessionTimeout, min_seconds: float, deadline: Deadline
-    ) -> None:
-        seconds = max(self._pause(message, timeout), min_seconds)
-        # An alarm watches how late it will be then. SQS' own metric leaves out what was received three times.
-        self._telemetry.late(seconds - self._seconds_until_due(message, timeout))
+    def _retry(self, message: dict[str, Any], timeout: SessionTimeout, min_seconds: float, deadline: Deadline) -> None:
+        seconds = max(self._pause_seconds(message, timeout), min_seconds)
+        # An alarm watches how late the next try is. SQS' own metric leaves out messages that were received three times.
+        self._telemetry.late(seconds + self._seconds_late(message, timeout))
         self._postpone(message, seconds, deadline)
 
-    def _seconds_until_due(self, message: dict[str, Any], timeout: SessionTimeout) -> float:
+    def _seconds_late(self, message: dict[str, Any], timeout: SessionTimeout) -> float:
+        """Seconds since the message was sent or, if that is later, since its `ends_at`."""
         now = self._clock.now().timestamp()
         sent = float(message.get("attributes", {}).get("SentTimestamp", now * 1000)) / 1000
-        return max(sent, timeout.ends_at.timestamp() if timeout.ends_at else 0) - now
+        return now - max(sent, timeout.ends_at.timestamp() if timeout.ends_at else 0)
 
-    def _is_refused(self, message: dict[str, Any], error: InvalidEvent | UnsupportedEvent, deadline: Deadline) -> bool:
+    def _give_up(self, message: dict[str, Any], error: InvalidEvent | UnsupportedEvent, deadline: Deadline) -> bool:
+        """Send a message that can never succeed to the failed queue. Returns whether it can leave this one."""
         reason = "invalid_event" if isinstance(error, InvalidEvent) else "unsupported_event"
         self._telemetry.invalid("event", reason, str(error))
         try:
-            self._queue.refuse(message, deadline)
+            self._queue.send_to_failed(message, deadline)
         except AwsCallFailed as failure:
-            self._telemetry.queue_failed(failure.kind)
+            self._telemetry.queue_failed("the message was not sent to the failed queue", failure.kind)
             return False
         return True
 
@@ -116,14 +108,14 @@ class MessageDoor:
             self._queue.postpone(message["receiptHandle"], math.ceil(seconds), deadline)
         except AwsCallFailed as error:
             # The message comes back after the queue's own visibility timeout.
-            self._telemetry.queue_failed(error.kind)
+            self._telemetry.queue_failed("the message was not postponed", error.kind)
 
-    def _pause(self, message: dict[str, Any], timeout: SessionTimeout) -> float:
+    def _pause_seconds(self, message: dict[str, Any], timeout: SessionTimeout) -> float:
         attributes = message.get("attributes", {})
         tries = int(attributes.get("ApproximateReceiveCount", 1))
-        first_received = float(attributes.get("ApproximateFirstReceiveTimestamp", "inf")) / 1000
-        if timeout.ends_at is not None and first_received < timeout.ends_at.timestamp():
-            tries -= 1  # the first receive only waited for that second
+        first_received = attributes.get("ApproximateFirstReceiveTimestamp")
+        if timeout.ends_at and first_received and float(first_received) / 1000 < timeout.ends_at.timestamp():
+            tries -= 1  # the first receive only postponed the message until that second
         seconds: int = min(FIRST_RETRY_SECONDS * 2 ** max(tries - 1, 0), MAX_RETRY_SECONDS)
         return seconds * self._jitter(1 - JITTER, 1 + JITTER)
 

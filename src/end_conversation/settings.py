@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _ORIGIN = re.compile(rf"(https?)://(?:({_LABEL}(?:\.{_LABEL})*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
-# Strings, which only the deployments that need them compile.
+# Not compiled here, because most functions do not need them.
 _BUS = r"(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9._/-]{1,256}"
 _SOURCE = r"(?!aws\.)[A-Za-z0-9._/-]{1,256}"
 _QUEUE = r"https?://[!-~]{1,1000}"
@@ -60,7 +60,7 @@ class _Everyone:
 
 
 class Settings(NamedTuple):
-    """The settings. An optional setting without a value is None."""
+    """The settings. An optional setting without a value is None, and `timer_target` is empty."""
 
     tavus_api_url: Origin
     tavus_origin: str | None
@@ -83,17 +83,17 @@ class Settings(NamedTuple):
         An empty variable counts as unset, because that is how CloudFormation passes an empty parameter. An empty CA
         bundle is an error, as it is for OpenSSL and for botocore.
         """
-        timer_group_name = _name(environ, "TIMER_GROUP_NAME", _GROUP, "the name of a schedule group")
+        timer_group_name = _optional(environ, "TIMER_GROUP_NAME", _GROUP, "the name of a schedule group")
         return cls(
             tavus_api_url=_api_url(environ.get("TAVUS_API_URL") or "https://tavusapi.com"),
             tavus_origin=_sent_origin(environ.get("TAVUS_ORIGIN") or None),
             allowed_deployment_ids=_allowed(environ.get("ALLOWED_DEPLOYMENT_IDS", "")),
-            event_bus_name=_name(environ, "EVENT_BUS_NAME", _BUS, "the name or ARN of an event bus"),
-            result_source=_name(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
+            event_bus_name=_optional(environ, "EVENT_BUS_NAME", _BUS, "the name or ARN of an event bus"),
+            result_source=_optional(environ, "RESULT_SOURCE", _SOURCE, "an event source not starting with 'aws.'")
             or "tavus.conversations",
-            ended_table_name=_name(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
-            timeout_queue_url=_name(environ, "TIMEOUT_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
-            failed_queue_url=_name(environ, "FAILED_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
+            ended_table_name=_optional(environ, "ENDED_TABLE_NAME", _TABLE, "the name or ARN of a DynamoDB table"),
+            timeout_queue_url=_optional(environ, "TIMEOUT_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
+            failed_queue_url=_optional(environ, "FAILED_QUEUE_URL", _QUEUE, "the URL of an SQS queue"),
             timer_group_name=timer_group_name,
             timer_target=_timer_target(environ.get("TIMER_TARGET") or None, needed=timer_group_name is not None),
             max_session_seconds=_max_session_seconds(environ.get("MAX_SESSION_SECONDS") or "1800"),
@@ -147,8 +147,8 @@ def _max_session_seconds(text: str) -> int:
     raise InvalidSetting("MAX_SESSION_SECONDS must be a whole number from 60 to 86400")
 
 
-def _name(environ: Mapping[str, str], variable: str, pattern: str, meaning: str) -> str | None:
+def _optional(environ: Mapping[str, str], variable: str, pattern: str, expected: str) -> str | None:
     text = environ.get(variable) or None
     if text is not None and not re.fullmatch(pattern, text):
-        raise InvalidSetting(f"{variable} must be {meaning}")
+        raise InvalidSetting(f"{variable} must be {expected}")
     return text

@@ -89,20 +89,15 @@ class TavusClient:
         self, answer: Answer | NoAnswer, attempts: int, conversation: Conversation, *, earlier_may_have_ended: bool
     ) -> Result:
         status, reason = decide(answer, conversation, earlier_may_have_ended=earlier_may_have_ended)
-        unavailable = status is Status.UNAVAILABLE
-        any_may_have_ended = unavailable and (earlier_may_have_ended or may_have_ended(answer))
-        now = self._clock.now()
+        now, any_may_have_ended = self._clock.now(), earlier_may_have_ended or may_have_ended(answer)
         if isinstance(answer, NoAnswer):
             return Result(status, reason, now, attempts, failure=answer.failure, may_have_ended=any_may_have_ended)
-        return Result(
-            status,
-            reason,
-            now,
-            attempts,
-            answer.status_code,
-            _request_id(answer),
-            failure=f"HTTP {answer.status_code}" if unavailable else None,
-            retry_after=self._retry_after(answer) if unavailable else None,
+        result = Result(status, reason, now, attempts, answer.status_code, _request_id(answer))
+        if status is not Status.UNAVAILABLE:
+            return result
+        return result._replace(
+            failure=f"HTTP {answer.status_code}",
+            retry_after=self._retry_after(answer),
             may_have_ended=any_may_have_ended,
         )
 
@@ -155,7 +150,7 @@ class TavusConnection:
         except (OSError, HTTPException, HTTPError) as error:
             attempt.abandon()
             if isinstance(error, ThreadNotStarted):
-                attempt.connection.close()
+                attempt.connection.close()  # otherwise, the worker thread closes it
             return _no_answer(error, sent=attempt.sent)
         if not attempt.connection.is_closed:
             self._kept, self._idle_since = attempt.connection, self._clock.now()
@@ -200,12 +195,13 @@ class _Attempt:
             self.connection.close()
             raise
         if body is None:
-            self.connection.close()
+            self.connection.close()  # the rest of the answer was not read
         return Answer(response.status, response.headers, body)
 
     def _begin_to_send(self) -> None:
         self.connection.timeout = self._seconds
-        # The order of these statements, and of those in `abandon`, ensures that nothing unsent is sent after `abandon`.
+        # `abandon` sets its flag before it reads the socket, and this sets the socket before it reads the flag. So at
+        # least one of them sees the other, and nothing is sent after `abandon`.
         self._socket = self.connection.sock
         if self._abandoned:
             raise TimeoutError
@@ -234,7 +230,7 @@ def _no_answer(error: Exception, *, sent: bool) -> NoAnswer:
 
 
 def _read_body(response: HTTPResponse) -> bytes | None:
-    """Return the undecoded body, or None where it is larger than MAX_BODY_BYTES."""
+    """Return the undecoded body, or None if it is larger than MAX_BODY_BYTES. Raises BadStatusLine."""
     if not 200 <= response.status <= 599:  # the final status codes (RFC 9110, 15)
         raise BadStatusLine(str(response.status))
     body = bytearray()

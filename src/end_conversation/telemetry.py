@@ -24,17 +24,8 @@ if TYPE_CHECKING:
 
 # Maps every level name that Lambda or Powertools accepts to Powertools' spelling. For any other spelling, Powertools
 # raises TypeError when Lambda sets AWS_LAMBDA_LOG_LEVEL.
-_LOG_LEVELS = {
-    "TRACE": "DEBUG",
-    "NOTSET": "DEBUG",
-    "DEBUG": "DEBUG",
-    "INFO": "INFO",
-    "WARN": "WARNING",
-    "WARNING": "WARNING",
-    "ERROR": "ERROR",
-    "FATAL": "CRITICAL",
-    "CRITICAL": "CRITICAL",
-}
+_LOG_LEVELS = {level: level for level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+_LOG_LEVELS |= {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
 # For another value of these, Powertools raises ValueError when it is imported or its classes are created.
 _SWITCHES = ("DEBUG", "DEV", "LOG_DEDUPLICATION_DISABLED", "METRICS_DISABLED", "TRACE_DISABLED")
 _ON, _OFF = {"1", "y", "yes", "t", "true", "on"}, {"0", "n", "no", "f", "false", "off"}
@@ -94,24 +85,28 @@ class Telemetry:
 
         def observed(conversation: Conversation, deadline: Deadline) -> Result:
             start = deadline.elapsed()
-            subsegment: Any = None
-            if self._xray is not None:
-                with _NEVER_RAISING:
-                    subsegment = self._xray.begin_subsegment(name="Tavus", namespace="remote")
+            subsegment = self._begin_subsegment()
             try:
                 result = end_conversation(conversation, deadline)
                 with _NEVER_RAISING:
                     self._measure_tavus(result, deadline.elapsed() - start)
-                with _NEVER_RAISING:
-                    self._annotate(subsegment, result)
+                if subsegment is not None:
+                    with _NEVER_RAISING:
+                        _annotate(subsegment, result)
                 return result
             finally:
-                # X-Ray returns no subsegment if there is no segment.
                 if subsegment is not None:
                     with _NEVER_RAISING:
                         self._xray.end_subsegment()
 
         return observed
+
+    def _begin_subsegment(self) -> Any:
+        """Return None if nothing is traced, and also if X-Ray has no segment for this invocation."""
+        if self._xray is not None:
+            with _NEVER_RAISING:
+                return self._xray.begin_subsegment(name="Tavus", namespace="remote")
+        return None
 
     def trace_header(self) -> str | None:
         """Return the X-Ray trace header of the current invocation. Lambda's runtime sets it for each invocation."""
@@ -123,12 +118,12 @@ class Telemetry:
         self.count_result(trigger, result)
 
     def log_answer(self, conversation: Conversation, result: Result, deadline: Deadline) -> None:
-        """Log what a call to Tavus of the event path gave, before the record decides what it means."""
-        self._log(self._logger.info, "Tavus was called", "event", None, _fields_of(conversation, result, deadline))
+        """Log Tavus' answer to a session timeout, before the record is used."""
+        self._log(self._logger.info, "Tavus was called", "event", None, _result_fields(conversation, result, deadline))
 
     def log_result(self, trigger: Trigger, conversation: Conversation, result: Result, deadline: Deadline) -> None:
         """Log the result of an invocation."""
-        fields = _fields_of(conversation, result, deadline)
+        fields = _result_fields(conversation, result, deadline)
         if result.tavus_status_code in (401, 403) and result.status is not Status.UNAVAILABLE:
             fields["hint"] = _ORIGIN_HINT
         logs = {Status.UNAVAILABLE: self._logger.error, Status.REJECTED: self._logger.warning}
@@ -150,7 +145,7 @@ class Telemetry:
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
         """Log and count that a conversation has a limit. `ends_at` is its time, as in the answer."""
-        fields = _fields(conversation, deadline) | {"ends_at": ends_at}
+        fields = _conversation_fields(conversation, deadline) | {"ends_at": ends_at}
         self._log(self._logger.info, "limit set", "timer", "armed", fields)
         self._count("timer", "armed")
 
@@ -161,25 +156,25 @@ class Telemetry:
 
     def timer_failed(self, conversation: Conversation, kind: str, deadline: Deadline) -> None:
         """Log and count that a limit could not be set."""
-        fields = _fields(conversation, deadline) | {"reason": kind}
+        fields = _conversation_fields(conversation, deadline) | {"reason": kind}
         self._log(self._logger.error, "limit not set", "timer", "timer_failed", fields)
         self._count("timer", "timer_failed")
 
     def record_failed(self, kind: str) -> None:
         """Log and count that the table of ended conversations failed."""
-        self._aws_failed("the table of ended conversations failed", "record_failed", kind)
+        self._aws_failed("the table could not be read or written", "record_failed", kind)
 
     def publish_failed(self, kind: str) -> None:
         """Log and count that the event bus did not accept a result."""
         self._aws_failed("the result was not published", "publish_failed", kind)
 
     def late(self, seconds: float) -> None:
-        """Record how late a session timeout will be when it is tried again."""
+        """Emit how late a session timeout will be when it is tried again."""
         self._count("event", "late", seconds, "Seconds")
 
-    def queue_failed(self, kind: str) -> None:
-        """Log and count that a message could not be postponed, or not be copied to the failed queue."""
-        self._aws_failed("a queue did not take a request", "queue_failed", kind)
+    def queue_failed(self, message: str, kind: str) -> None:
+        """Log and count that a queue refused a call. `message` says what was not done."""
+        self._aws_failed(message, "queue_failed", kind)
 
     def _aws_failed(self, message: str, metric: str, kind: str) -> None:
         self._log(self._logger.error, message, "event", None, {"reason": kind})
@@ -200,18 +195,17 @@ class Telemetry:
         self._metrics.add_metric("tavus_latency", "Milliseconds", seconds * 1000)
         self._metrics.add_metric("attempts", "Count", result.attempts)
 
-    def _annotate(self, subsegment: Any, result: Result) -> None:
-        if subsegment is None:
-            return
-        if result.status is Status.UNAVAILABLE:
-            subsegment.add_fault_flag()
-        if result.tavus_status_code is not None:
-            subsegment.put_http_meta("status", result.tavus_status_code)
-        subsegment.put_annotation("status", str(result.status))
-        subsegment.put_annotation("attempts", result.attempts)
+
+def _annotate(subsegment: Any, result: Result) -> None:
+    if result.status is Status.UNAVAILABLE:
+        subsegment.add_fault_flag()
+    if result.tavus_status_code is not None:
+        subsegment.put_http_meta("status", result.tavus_status_code)
+    subsegment.put_annotation("status", str(result.status))
+    subsegment.put_annotation("attempts", result.attempts)
 
 
-def _fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
+def _conversation_fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
     return {
         "deployment_id": conversation.deployment_id,
         "conversation_id": conversation.conversation_id,
@@ -219,8 +213,8 @@ def _fields(conversation: Conversation, deadline: Deadline) -> dict[str, Any]:
     }
 
 
-def _fields_of(conversation: Conversation, result: Result, deadline: Deadline) -> dict[str, Any]:
-    return _fields(conversation, deadline) | {
+def _result_fields(conversation: Conversation, result: Result, deadline: Deadline) -> dict[str, Any]:
+    return _conversation_fields(conversation, deadline) | {
         "reason": result.reason,
         "attempts": result.attempts,
         "tavus_status_code": result.tavus_status_code,

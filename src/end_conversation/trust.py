@@ -23,7 +23,10 @@ _WRONG_HOST = {62, 64}
 
 
 class Trust:
-    """A TLS context for all connections. `add_runtime_roots`: it loads the runtime's roots when they are needed."""
+    """A TLS context for all connections.
+
+    With `add_runtime_roots`, it loads the runtime's roots when a server cannot be verified without them.
+    """
 
     def __init__(self, tls: ssl.SSLContext, *, add_runtime_roots: bool = False) -> None:
         self.tls = tls
@@ -36,7 +39,7 @@ class Trust:
         If the roots of the build cannot verify the server, `connect` is called once more with the runtime's roots.
         Nothing was sent then.
         """
-        complete = self._complete
+        complete = self._complete  # read before, because another attempt may load them meanwhile
         try:
             return connect()
         except (ssl.SSLError, Urllib3SSLError) as error:
@@ -52,8 +55,8 @@ class Trust:
 def create_trust(variable: str, ca_bundle: str | None) -> Trust:
     """Trust the CA bundle that the environment variable names, or else the usual CAs. Raises InvalidSetting.
 
-    The usual CAs are those of the build, and the runtime's where they are needed. A CA of one's own is checked as boto3
-    checks it: Python 3.13 is stricter by default, and refuses the CAs of many companies (python/cpython#138193).
+    The usual CAs are those of the build, and the runtime's where they are needed. A company's own CA is checked as
+    boto3 checks it: Python 3.13 is stricter by default, and refuses the CAs of many companies (python/cpython#138193).
     """
     roots = ROOTS if ca_bundle is None and ROOTS.is_dir() else None  # there are none without a build
     try:
@@ -62,7 +65,7 @@ def create_trust(variable: str, ca_bundle: str | None) -> Trust:
         if error.filename is not None:  # ssl names the file only where it opens SSLKEYLOGFILE
             raise InvalidSetting("SSLKEYLOGFILE must be unset, or name a file that can be written") from None
         tls = None
-    # For an empty name, ssl loads its defaults instead, and OpenSSL loads nothing.
+    # For an empty name, ssl would trust its default CAs instead. A file can also have no certificate.
     if tls is None or (ca_bundle is not None and (not ca_bundle or tls.cert_store_stats()["x509"] == 0)):
         raise InvalidSetting(f"{variable} must be unset, or name a file of CA certificates")
     if ca_bundle is not None:

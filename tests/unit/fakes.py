@@ -91,7 +91,7 @@ class FakeTelemetry(Telemetry):
         self.invalids: list[tuple[Trigger, str]] = []
         self.details: list[str | None] = []
         self.unpublished: list[str] = []
-        self.queue_failures: list[str] = []
+        self.queue_failures: list[tuple[str, str]] = []
         self.lateness: list[float] = []
         self.limits: list[tuple[str, str]] = []
 
@@ -114,8 +114,8 @@ class FakeTelemetry(Telemetry):
     def late(self, seconds: float) -> None:
         self.lateness.append(seconds)
 
-    def queue_failed(self, kind: str) -> None:
-        self.queue_failures.append(kind)
+    def queue_failed(self, message: str, kind: str) -> None:
+        self.queue_failures.append((message, kind))
 
     def armed(self, conversation: Conversation, ends_at: str, deadline: Deadline) -> None:
         self.limits.append(("armed", ends_at))
@@ -139,7 +139,7 @@ class FakeQueue:
             raise self.failure
         self.postponed.append((receipt_handle, seconds))
 
-    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
+    def send_to_failed(self, message: dict[str, Any], deadline: Deadline) -> None:
         if self.failure is not None:
             raise self.failure
         self.refused.append(message)

@@ -27,7 +27,9 @@ WITH_EVENTS = HTTP_ONLY | {"EVENT_BUS_NAME": "bus", "ENDED_TABLE_NAME": "ended"}
 QUEUES = {"TIMEOUT_QUEUE_URL": "https://sqs.test/timeouts", "FAILED_QUEUE_URL": "https://sqs.test/failed"}
 WITH_QUEUES = WITH_EVENTS | QUEUES
 ENDED = answer(200, b'{"conversation_id": "c123456", "status": "ended"}')
-UNSUPPORTED_TEXT = "the event must be an HTTP request from API Gateway, an EventBridge event, or SQS messages"
+UNSUPPORTED_TEXT = (
+    "the event must be a request from API Gateway or a Function URL, an EventBridge event, or SQS messages"
+)
 SENT = answer(200, b'{"MessageId": "m2", "MD5OfMessageBody": "1f0e3dad99908345f7439f8ffabdffc4"}')
 PUBLISHED = answer(200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}')
 

@@ -174,7 +174,7 @@ def test_an_end_ahead_is_invalid_without_the_queue(seconds: float) -> None:
     """Nothing could wait."""
     door = Door()
 
-    with pytest.raises(InvalidEvent, match=r"^detail\.ends_at is ahead, and only the queue can wait: "):
+    with pytest.raises(InvalidEvent, match=r"^detail\.ends_at is in the future: send the event through the queue"):
         door(ending_at(in_seconds(seconds)))
 
     assert (door.ended, door.published) == ([], [])

@@ -197,7 +197,7 @@ def test_a_hopeless_message_stays_if_the_failed_queue_does_not_take_it() -> None
     door.queue.failure = AwsCallFailed("AccessDenied", retryable=False)
 
     assert door(message("junk")) == ["m1"]
-    assert door.telemetry.queue_failures == ["AccessDenied"]
+    assert door.telemetry.queue_failures == [("the message was not sent to the failed queue", "AccessDenied")]
 
 
 def test_a_dead_letter_of_a_schedule_may_be_the_refused_request() -> None:
@@ -288,7 +288,7 @@ def test_a_message_that_cannot_be_postponed_stays() -> None:
     door.queue.failure = AwsCallFailed("ServiceUnavailable", retryable=True)
 
     assert door(message(event())) == ["m1"]
-    assert door.telemetry.queue_failures == ["ServiceUnavailable"]
+    assert door.telemetry.queue_failures == [("the message was not postponed", "ServiceUnavailable")]
 
 
 def test_a_deployment_that_is_not_allowed_is_rejected_and_published() -> None:

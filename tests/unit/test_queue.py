@@ -9,7 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from end_conversation.aws.client import TRY_SECONDS
-from end_conversation.aws.queue import TimeoutQueue
+from end_conversation.aws.queue import Queues
 from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
 from tests.unit.fakes import FakeClock
@@ -35,7 +35,7 @@ class Sqs:
         self.stub = Stubber(self.client)
         self.stub.activate()
         self.made = 0
-        self.queue = TimeoutQueue(self._make, "https://sqs/timeouts", "https://sqs/failed", FakeClock())
+        self.queue = Queues(self._make, "https://sqs/timeouts", "https://sqs/failed", FakeClock())
 
     def _make(self) -> SQSClient:
         self.made += 1
@@ -44,8 +44,8 @@ class Sqs:
     def postpone(self, seconds: float = 10) -> None:
         self.queue.postpone("h1", 30, Deadline(FakeClock(), seconds, 0))
 
-    def refuse(self, message: dict[str, Any], seconds: float = 10) -> None:
-        self.queue.refuse(message, Deadline(FakeClock(), seconds, 0))
+    def send_to_failed(self, message: dict[str, Any], seconds: float = 10) -> None:
+        self.queue.send_to_failed(message, Deadline(FakeClock(), seconds, 0))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_client_is_made_when_it_is_first_needed(sqs: Sqs) -> None:
 def test_a_message_is_refused_as_it_is(sqs: Sqs) -> None:
     sqs.stub.add_response("send_message", {"MessageId": "m2"}, REFUSE)
 
-    sqs.refuse(MESSAGE)
+    sqs.send_to_failed(MESSAGE)
 
     sqs.stub.assert_no_pending_responses()
 
@@ -88,7 +88,7 @@ def test_attributes_are_copied(sqs: Sqs) -> None:
     }
     sqs.stub.add_response("send_message", {"MessageId": "m2"}, REFUSE | {"MessageAttributes": copied})
 
-    sqs.refuse(MESSAGE | {"messageAttributes": attributes})
+    sqs.send_to_failed(MESSAGE | {"messageAttributes": attributes})
 
     sqs.stub.assert_no_pending_responses()
 
@@ -115,12 +115,12 @@ def test_a_truncated_answer_does_not_count(sqs: Sqs) -> None:
     sqs.stub.add_response("send_message", {}, REFUSE)
 
     with pytest.raises(AwsCallFailed, match="IncompleteAnswer"):
-        sqs.refuse(MESSAGE)
+        sqs.send_to_failed(MESSAGE)
 
     sqs.stub.assert_no_pending_responses()
 
 
 def test_no_call_begins_too_late(sqs: Sqs) -> None:
-    for call in (sqs.postpone, lambda seconds: sqs.refuse(MESSAGE, seconds)):
+    for call in (sqs.postpone, lambda seconds: sqs.send_to_failed(MESSAGE, seconds)):
         with pytest.raises(AwsCallFailed, match="NoTimeLeft"):
             call(TRY_SECONDS - 0.1)

@@ -98,10 +98,10 @@ def scheduler() -> Iterator[Scheduler]:
         stub.assert_no_pending_responses()
 
 
-def put(scheduler: Scheduler, seconds: float = 4.5, clock: FakeClock | None = None) -> datetime:
+def put(scheduler: Scheduler, seconds: float = 4.5, clock: FakeClock | None = None, ends_at: Any = END) -> datetime:
     clock = clock or FakeClock()
     schedules = Schedules(scheduler.client, "limits", TARGET, clock)
-    return schedules.put(CONVERSATION, END, Deadline(clock, seconds, 0.5))
+    return schedules.put(CONVERSATION, ends_at, Deadline(clock, seconds, 0.5))
 
 
 def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler) -> None:
@@ -369,6 +369,22 @@ def test_a_failed_update_is_retried_from_the_start(scheduler: Scheduler, error: 
     scheduler.creates()
 
     assert put(scheduler) == END
+
+
+def test_truncated_answer_lengthens_no_limit(scheduler: Scheduler) -> None:
+    """For botocore it is an empty schedule, which must not replace an earlier end."""
+    scheduler.creates("ConflictException")
+    scheduler.add_response("get_schedule", {})
+    scheduler.creates("ConflictException")
+    scheduler.finds(END - MINUTE)
+
+    assert put(scheduler) == END - MINUTE
+
+
+def test_our_own_bug_is_no_failure_of_aws(scheduler: Scheduler) -> None:
+    """It escapes, so that an alarm goes off."""
+    with pytest.raises(TypeError):
+        put(scheduler, ends_at=None)
 
 
 @pytest.mark.parametrize("slow", [None, "CreateSchedule", "GetSchedule"])

@@ -178,15 +178,17 @@ def units(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("metric", "message"),
+    ("metric", "arguments", "message"),
     [
-        ("record_failed", "the table of ended conversations failed"),
-        ("publish_failed", "the result was not published"),
-        ("queue_failed", "a queue did not take a request"),
+        ("record_failed", (), "the table could not be read or written"),
+        ("publish_failed", (), "the result was not published"),
+        ("queue_failed", ("the message was not postponed",), "the message was not postponed"),
     ],
 )
-def test_failure_of_aws_is_logged_and_counted(capture: Capture, metric: str, message: str) -> None:
-    [failed], metrics = capture(lambda telemetry: getattr(telemetry, metric)("AccessDeniedException"))
+def test_failure_of_aws_is_logged_and_counted(
+    capture: Capture, metric: str, arguments: tuple[str, ...], message: str
+) -> None:
+    [failed], metrics = capture(lambda telemetry: getattr(telemetry, metric)(*arguments, "AccessDeniedException"))
 
     assert (failed["trigger"], metrics["trigger"]) == ("event", "event")
     assert "status" not in failed

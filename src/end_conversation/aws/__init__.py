@@ -1,1 +1,1 @@
-"""AWS behind one method each: the event bus, the table of ended conversations, and the schedules."""
+"""What the function uses of AWS: the event bus, the table of ended conversations, the queues and the schedules."""

@@ -21,7 +21,7 @@ from end_conversation.errors import AwsCallFailed
 from end_conversation.trust import failure_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -105,8 +105,8 @@ class _HttpSession:
         self._pool = PoolManager(ssl_context=trust.tls, timeout=timeout, retries=False)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        # In a worker thread, because a resolver can hang, and a server can send its answer byte by byte. Any, because
-        # botocore's type stubs demand HTTPHeaders where botocore itself passes urllib3's.
+        # A worker thread is needed because a resolver can hang, and a server can send its answer byte by byte.
+        # Any, because botocore's type stubs demand HTTPHeaders where botocore itself passes urllib3's.
         response: Any = run_with_timeout(lambda: self._trust.connect(lambda: self._exchange(request)), TRY_SECONDS)
         return AWSResponse(request.url, response.status, response.headers, _Body(response.data))
 
@@ -115,7 +115,7 @@ class _HttpSession:
 
 
 class _Body(NamedTuple):
-    """A body that was read, as AWSResponse takes it."""
+    """A body that was read, in the form that AWSResponse expects."""
 
     content: bytes
 
@@ -132,17 +132,32 @@ def expect_time_for_a_try(deadline: Deadline) -> None:
 def call_with_retry[T](call: Callable[[], T], deadline: Deadline, clock: Clock, keep_seconds: float = 0) -> T:
     """Make a call if there is time for it, and once more if that can help. Raises AwsCallFailed.
 
-    The second try helps if AWS throttles or fails for a moment, and if a kept connection or a signature did not survive
-    a frozen sandbox. It leaves `keep_seconds` of the deadline for later calls.
+    The second try helps if AWS throttles or fails for a moment, and if a kept connection died or a signature expired
+    while the sandbox was frozen. It leaves `keep_seconds` of the deadline for later calls.
     """
+    return retry(lambda: translate_errors(call), deadline, clock, keep_seconds)
+
+
+def retry[T](action: Callable[[], T], deadline: Deadline, clock: Clock, keep_seconds: float = 0) -> T:
+    """Do what `call_with_retry` does, with an action of several calls that raises AwsCallFailed itself."""
     expect_time_for_a_try(deadline)
     try:
-        return _call(call)
+        return action()
     except AwsCallFailed as error:
         if not error.retryable or deadline.left() < PAUSE_SECONDS + TRY_SECONDS + keep_seconds:
             raise
     clock.sleep(PAUSE_SECONDS)
-    return _call(call)
+    return action()
+
+
+def expect_member[T: Mapping[str, Any]](name: str, answer: T) -> T:
+    """Return a whole answer, which has this member. Raises AwsCallFailed.
+
+    botocore treats a truncated 200 as an empty answer.
+    """
+    if name not in answer:
+        raise AwsCallFailed("IncompleteAnswer", retryable=True)
+    return answer
 
 
 def error_code(text: str) -> str:
@@ -150,7 +165,8 @@ def error_code(text: str) -> str:
     return re.match("[A-Za-z0-9.]{0,64}", text)[0] or "Unknown"  # type: ignore[index]  # it always matches
 
 
-def _call[T](call: Callable[[], T]) -> T:
+def translate_errors[T](call: Callable[[], T]) -> T:
+    """Make one call. Raises AwsCallFailed and nothing else, so it must not contain logic of ours."""
     try:
         return call()
     except AwsCallFailed:

@@ -1,12 +1,12 @@
-"""The SQS queues of session timeouts: those to handle, and those that failed."""
+"""The two SQS queues: of session timeouts, and of failed ones."""
 
 from __future__ import annotations
 
 import base64
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.aws.client import call_with_retry
-from end_conversation.errors import AwsCallFailed
+from end_conversation.aws.client import call_with_retry, expect_member
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,17 +17,13 @@ if TYPE_CHECKING:
     from end_conversation.deadline import Clock, Deadline
 
 
-class TimeoutQueue:
-    """Postpones messages of one queue, and copies messages to the other.
-
-    Most invocations do neither, so the client is made when it is first needed.
-    """
+class Queues:
+    """Postpones messages of the first queue, and copies messages to the second."""
 
     def __init__(
         self, make_client: Callable[[], SQSClient], timeout_queue_url: str, failed_queue_url: str, clock: Clock
     ) -> None:
-        self._make_client = make_client
-        self._made: SQSClient | None = None
+        self._client = cache(make_client)  # most invocations need none
         self._timeout_queue_url = timeout_queue_url
         self._failed_queue_url = failed_queue_url
         self._clock = clock
@@ -42,22 +38,14 @@ class TimeoutQueue:
             self._clock,
         )
 
-    def refuse(self, message: dict[str, Any], deadline: Deadline) -> None:
+    def send_to_failed(self, message: dict[str, Any], deadline: Deadline) -> None:
         """Copy a message of a Lambda event to the queue of failed ones. Raises AwsCallFailed."""
         request: dict[str, Any] = {"QueueUrl": self._failed_queue_url, "MessageBody": message["body"]}
         if attributes := message.get("messageAttributes"):
             request["MessageAttributes"] = {name: _attribute(value) for name, value in attributes.items()}
-        call_with_retry(lambda: self._send(request), deadline, self._clock)
-
-    def _send(self, request: dict[str, Any]) -> None:
-        # botocore treats a truncated 200 as an empty answer.
-        if "MessageId" not in self._client().send_message(**request):
-            raise AwsCallFailed("IncompleteAnswer", retryable=True)
-
-    def _client(self) -> SQSClient:
-        if self._made is None:
-            self._made = self._make_client()
-        return self._made
+        call_with_retry(
+            lambda: expect_member("MessageId", self._client().send_message(**request)), deadline, self._clock
+        )
 
 
 def _attribute(value: dict[str, Any]) -> MessageAttributeValueTypeDef:

@@ -8,25 +8,25 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from end_conversation.aws.client import PAUSE_SECONDS, call_with_retry, expect_time_for_a_try
+from end_conversation.aws.client import PAUSE_SECONDS, expect_member, expect_time_for_a_try, retry, translate_errors
 from end_conversation.conversation import (
     LIMIT_DETAIL_TYPE,
     LIMIT_SOURCE,
     MAX_SECONDS_AHEAD,
-    format_second,
-    parse_second,
+    format_utc,
+    parse_utc,
 )
 from end_conversation.errors import AwsCallFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
     from end_conversation.conversation import Conversation
     from end_conversation.deadline import Clock, Deadline
 
-# Scheduler fires within this time after that of a schedule. The message then waits in the queue for its second.
+# Scheduler fires at most this late. So a schedule fires this early, and the message waits in the queue for its second.
 PRECISION = timedelta(seconds=60)
 # Scheduler may refuse a time that is past when the request arrives.
 MIN_LEAD = timedelta(seconds=15)
@@ -51,49 +51,47 @@ class Schedules:
 
         Returns the time that stands. Asks Scheduler at most twice to create the schedule. Raises AwsCallFailed.
         """
-        return call_with_retry(lambda: self._put(conversation, ends_at, deadline), deadline, self._clock)
+        return retry(lambda: self._put(conversation, ends_at, deadline), deadline, self._clock)
 
     def _put(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
         try:
-            _expect_arn(self._client.create_schedule(**self._schedule(conversation, ends_at)))
-        except self._client.exceptions.ConflictException:
-            pass
+            _call(self._client.create_schedule, self._schedule(conversation, ends_at), "ScheduleArn")
+        except AwsCallFailed as error:
+            if error.kind != "ConflictException":
+                raise
         else:
             return ends_at
         try:
             return self._keep_earliest(conversation, ends_at, deadline)
-        # The schedule has just fired and deleted itself, or another request is changing it. Both are temporary.
-        except (
-            self._client.exceptions.ConflictException,
-            self._client.exceptions.ResourceNotFoundException,
-        ) as error:
-            raise AwsCallFailed(error.response["Error"]["Code"], retryable=True) from None
+        except AwsCallFailed as error:
+            # The schedule has just fired and deleted itself, or another request is changing it. Both are temporary.
+            temporary = error.kind in ("ConflictException", "ResourceNotFoundException")
+            raise AwsCallFailed(error.kind, retryable=error.retryable or temporary) from None
 
     def _keep_earliest(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
         # An update cannot be conditional, so another request that has read the same end may replace ours with a later
         # one. The second read detects that, unless the other request takes longer than the pause.
         for _ in range(2):
             expect_time_for_a_try(deadline)
-            found: Mapping[str, Any] = self._client.get_schedule(
-                GroupName=self._group, Name=_schedule_name(conversation)
-            )
-            known, works = self._known_end(found)
-            if known is not None and known <= ends_at:
-                ends_at = known
+            key = {"GroupName": self._group, "Name": _schedule_name(conversation)}
+            found = _call(self._client.get_schedule, key, "ScheduleExpression")
+            stored_end, will_end = self._stored_end(found)
+            if stored_end is not None and stored_end <= ends_at:
+                ends_at = stored_end
             wanted = self._schedule(conversation, ends_at)
-            if works and known == ends_at and wanted["Target"].items() <= found["Target"].items():
+            if will_end and stored_end == ends_at and wanted["Target"].items() <= found.get("Target", {}).items():
                 return ends_at
             expect_time_for_a_try(deadline)
             # Scheduler resets whatever an update leaves out.
-            _expect_arn(self._client.update_schedule(**wanted))
+            _call(self._client.update_schedule, wanted, "ScheduleArn")
             self._clock.sleep(PAUSE_SECONDS)
         return ends_at
 
-    def _known_end(self, schedule: Mapping[str, Any]) -> tuple[datetime | None, bool]:
-        """When a conversation must end by its schedule at Scheduler, and whether it would end then.
+    def _stored_end(self, schedule: Mapping[str, Any]) -> tuple[datetime | None, bool]:
+        """Return the end that a stored schedule stands for, and whether it would end the conversation then.
 
-        None if somebody changed the schedule to another kind. A schedule of an earlier version names no end, and fires
-        at it.
+        The end is None if somebody changed the schedule to another kind. A schedule of an earlier version names no
+        `ends_at`, and fires at the end itself.
         """
         if any(schedule.get(member) != value for member, value in _FIRES_AS_SET.items()):
             return None, False
@@ -103,7 +101,7 @@ class Schedules:
             return None, False
         ends_at = fires_at
         with suppress(KeyError, TypeError, ValueError):
-            ends_at = parse_second(json.loads(schedule["Target"]["Input"])["detail"]["ends_at"])
+            ends_at = parse_utc(json.loads(schedule["Target"]["Input"])["detail"]["ends_at"])
         now = self._clock.now()
         if fires_at < now - PRECISION:  # Scheduler has kept it, or still tries to deliver it
             return now.replace(microsecond=0) + MIN_LEAD, False
@@ -118,11 +116,11 @@ class Schedules:
             "id": name,
             "source": LIMIT_SOURCE,
             "detail-type": LIMIT_DETAIL_TYPE,
-            "time": format_second(ends_at),
+            "time": format_utc(ends_at),
             "detail": {
                 "deployment_id": conversation.deployment_id,
                 "conversation_id": conversation.conversation_id,
-                "ends_at": format_second(ends_at),
+                "ends_at": format_utc(ends_at),
             },
         }
         return {
@@ -136,12 +134,11 @@ class Schedules:
         }
 
 
+def _call(operation: Callable[..., Mapping[str, Any]], request: dict[str, Any], member: str) -> Mapping[str, Any]:
+    """Call Scheduler, whose whole answer has this member. Raises AwsCallFailed."""
+    return expect_member(member, translate_errors(lambda: operation(**request)))
+
+
 def _schedule_name(conversation: Conversation) -> str:
     # A name has up to 64 characters, which the two ids together can exceed.
     return hashlib.sha256(conversation.key.encode()).hexdigest()
-
-
-def _expect_arn(answer: Mapping[str, Any]) -> None:
-    # botocore treats a truncated 200 as an empty answer.
-    if "ScheduleArn" not in answer:
-        raise AwsCallFailed("IncompleteAnswer", retryable=True)

@@ -1,4 +1,4 @@
-"""The DynamoDB table of ended conversations, which stores results for later deliveries."""
+"""The DynamoDB table of ended conversations, which stores results for later invocations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class EndedTable:
         unread = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, self._clock.now(), attempts=1)
         if response is None:
             return unread
-        # botocore treats a truncated 200 as an empty answer. Only a whole one names the capacity.
+        # botocore treats a truncated 200 as an empty answer. A whole one has the capacity, even without an item.
         if "ConsumedCapacity" not in response:
             self._report_failure("IncompleteAnswer")
             return unread
@@ -90,7 +90,8 @@ class EndedTable:
 
     def _call(self, call: Callable[[], Any], deadline: Deadline) -> Any:
         try:
-            return call_with_retry(call, deadline, self._clock, keep_seconds=TRY_SECONDS)  # to publish
+            # The time that is kept is needed to publish the result.
+            return call_with_retry(call, deadline, self._clock, keep_seconds=TRY_SECONDS)
         except AwsCallFailed as error:
             if error.kind != "ConditionalCheckFailedException":
                 self._report_failure(error.kind)

@@ -36,7 +36,7 @@ end: $(DEV) ## End one conversation at Tavus, without AWS: make end DEPLOYMENT_I
 	@PYTHONPATH=src .venv/bin/python -m local.end
 
 .PHONY: soak
-soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts while Tavus, AWS and the function fail in many ways, and check the outcome of each; takes minutes
+soak: $(DEV) $(LOCAL_AWS) ## Send 1,000 session timeouts under injected faults, and check the outcome of each; takes minutes
 	@$(PYTHON) -m local.soak
 
 .PHONY: test
@@ -57,11 +57,11 @@ mutate: $(DEV) ## Change the code in many small ways, and list the changes that 
 	$(LOCAL) .venv/bin/mutmut results
 
 .PHONY: bench
-bench: $(DEV) $(RUNTIME) ## Measure cold starts and calls against other implementations; takes about ten minutes
+bench: $(DEV) $(RUNTIME) ## Compare cold starts and calls with other implementations; takes about ten minutes
 	@$(PYTHON) -m bench.run
 
 .PHONY: build
-build: .venv-sam/installed $(UV) ## Build the functions, for both processors
+build: .venv-sam/installed $(UV) ## Build the functions, for arm64 and x86_64
 	$(LOCAL) $(SAM) build
 
 # sam build runs this for each function. ARTIFACTS_DIR is the folder to fill.
@@ -98,8 +98,8 @@ clean: ## Remove everything that the other targets created
 	rm -rf .venv .venv-* .aws-sam mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src bench local operations tests -name __pycache__ -prune -exec rm -rf {} +
 
-# An environment is filled under another name and then renamed, so that no interrupted install leaves half of one. If two
-# makes install it at once, the second to finish keeps that of the first. It may be moved with the clone.
+# An environment is filled under another name and then renamed, so that an interrupted install leaves no partial one. If
+# two makes install it at once, the second to finish keeps that of the first. It can be moved together with the clone.
 FILL = { [ -e $@ ] && [ -z "$$(find $^ -newer $@)" ] || rm -rf $(ENVIRONMENT); } && \
 	find . -maxdepth 1 -name '.venv-new.*' -mmin +60 -exec rm -rf {} + && \
 	new=$$(mktemp -d .venv-new.XXXXXX) && chmod 755 $$new && trap 'rm -rf $$new' EXIT && trap 'exit 1' HUP INT TERM

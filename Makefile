@@ -75,13 +75,11 @@ release: $(UV) ## Make the files of a release, which deploy without a build: mak
 .PHONY: deploy
 deploy: STACK := $(or $(STACK),end-conversation)
 deploy: $(DEV) .venv-sam/installed ## Build and deploy to AWS; asks two questions the first time: make deploy [STACK=...]
-	@.venv/bin/python -m operations.deploy ask '$(STACK)'
-	@$(MAKE) --no-print-directory build
-	@SAM_CLI_TELEMETRY=0 .venv/bin/python -m operations.deploy run '$(STACK)'
+	@SAM_CLI_TELEMETRY=0 .venv/bin/python -m operations.deploy '$(STACK)'
 
 .PHONY: smoke
 smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anything: make smoke STACK=... [TOKEN=...]
-	@.venv/bin/python -m operations.smoke $(if $(STACK),--stack '$(STACK)')
+	@.venv/bin/python -m operations.smoke '$(or $(STACK),end-conversation)'
 
 .PHONY: delete
 delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...

@@ -1,13 +1,12 @@
 """Builds the contestants: each is a folder of code with byte code, as Lambda would get it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import certifi
 
@@ -17,14 +16,11 @@ from local.session import request_for, timeout_of
 from operations.package import UV, add_byte_code, install, packaged
 from operations.roots import add_roots
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
 CODE = ROOT / ".aws-sam/bench"
 OURS, FLOOR, USUAL = CODE / "ours", CODE / "floor", CODE / "usual"
 PROGRAMS = {
     FLOOR: ("empty.py", "raw.py", "floor.py", "floor_events.py"),
-    USUAL: ("careful.py", "usual.py", "usual_http.py"),
+    USUAL: ("careful.py", "usual.py"),
 }
 BUNDLE = CODE / "authorities.pem"
 _TRUST = {"SSL_CERT_FILE": str(BUNDLE), "REQUESTS_CA_BUNDLE": str(BUNDLE)}
@@ -38,7 +34,7 @@ _LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:queue", 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A handler, the folder of its code, and its settings. `event` makes an event, whose answer has `answer` in it."""
+    """A handler, the folder of its code, and its settings. `event` makes an event. The right answer has `answer`."""
 
     name: str
     code: Path
@@ -69,7 +65,7 @@ CONTESTANTS = [
     Contestant("ours, untraced", OURS, _HANDLER, _UNTRACED),
     Contestant("ours, quiet", OURS, _HANDLER, _QUIET),
     Contestant("careful", USUAL, "careful.handler", _TRUST),
-    Contestant("usual, HTTP only", USUAL, "usual_http.handler", _TRUST),
+    Contestant("usual, HTTP only", USUAL, "usual.handler", _TRUST),
     Contestant("usual", USUAL, "usual.handler", _TRUST | _BUS),
     Contestant("floor, events", FLOOR, "floor_events.handler"),
     Contestant("ours, events", OURS, _HANDLER, _BUS | _TABLE | _QUEUES, _message_for, b'"batchItemFailures": []'),

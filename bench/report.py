@@ -1,15 +1,8 @@
-"""Shows the figures as a table and as a plot."""
+"""Shows the figures as tables and charts, in Markdown."""
 
-from __future__ import annotations
-
+import json
 import os
 import platform
-from typing import TYPE_CHECKING
-
-from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 type Figures = dict[str, dict[str, float]]  # by contestant and measure
 
@@ -47,6 +40,10 @@ Measured by `make bench` on {system}. The first three columns are {unit}.
 {table(figures)}
 
 {ratios(figures)}
+
+{chart(figures, ANSWER, unit)}
+
+{chart(figures, WARM, unit)}
 """
 
 
@@ -81,16 +78,12 @@ def _cell(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - three significant digits
 
 
-def plot(figures: Figures, unit: str, file: Path) -> None:
-    """Draw the cost of a cold start with its first answer, and of a warm call, by contestant."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    names = list(reversed(figures))
-    for axes, measure in zip(figure.subplots(1, 2, sharey=True), (ANSWER, WARM), strict=True):
-        values = [figures[name][measure] for name in names]
-        axes.barh(names, values, color=["#c2410c" if name.startswith("ours") else "#94a3b8" for name in names])
-        axes.set_xlim(0, 1.25 * max(values))
-        for row, value in enumerate(values):
-            axes.text(value, row, f" {value:,.1f}", va="center")
-        axes.set_title(f"{measure}, {unit}", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150, metadata={"Software": None})
+def chart(figures: Figures, measure: str, unit: str) -> str:
+    """Return a bar for each contestant, which GitHub draws."""
+    names, values = list(figures), [round(found[measure], 2) for found in figures.values()]
+    return f"""```mermaid
+xychart-beta horizontal
+  title "{measure}, {unit}"
+  x-axis {json.dumps(names)}
+  bar {values}
+```"""

@@ -1,33 +1,28 @@
-"""`make bench`: measures every contestant, and writes the figures to bench/results.md and bench/results.png."""
-
-from __future__ import annotations
+"""`make bench`: measures every contestant, and writes the figures to bench/results.md."""
 
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from subprocess import CalledProcessError
-from typing import TYPE_CHECKING
 
 from bench.build import CONTESTANTS, Contestant, build_contestants
-from bench.report import plot, report
+from bench.report import report
 from bench.sandbox import Sandbox, sandbox
 from bench.world import World
 from local.console import step
-from local.process import ROOT, ProcessFailed, interrupt_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from local.process import ROOT, ProcessFailed, stop_on_signals
 
 # The numbers of calls after which the work and the memory are read.
 WORK_AFTER, MEMORY_AFTER = (0, 1, 2, 3, 21), (0, 1_000, 10_000)
 IN_FULL = ("ours", "ours, events")  # those whose memory is read after many calls
-ROUNDS_WITHOUT_VALGRIND = 9  # processor time varies, instructions hardly do
+ROUNDS_WITHOUT_VALGRIND = 9  # processor time varies more than instruction counts
 
 
 def main() -> None:
     """Measure, and print and write the report."""
-    interrupt_once()
+    stop_on_signals()
     valgrind = shutil.which("valgrind") is not None
     unit = "M instructions" if valgrind else "ms of processor time"
     figures = {}
@@ -45,7 +40,6 @@ def main() -> None:
     text = report(figures, unit)
     print(f"\n{text}")
     (ROOT / "bench/results.md").write_text(text)
-    plot(figures, unit, ROOT / "bench/results.png")
 
 
 def measure(contestant: Contestant, world: Mapping[str, str], *, valgrind: bool) -> dict[str, float]:

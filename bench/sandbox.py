@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import parse_headers
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from io import BufferedRWPair
 
-from local.process import AWS_CLIENT, ProcessFailed, clean_environment
+import psutil
+
+from bench.build import CODE, Contestant
+from local.process import AWS_CLIENT, ProcessFailed, Program, clean_environment, running
 from local.runtime import LAMBDA_RUNTIME
 from local.session import DEPLOYMENT_ID
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from io import BufferedRWPair
-
-    from bench.build import Contestant
-
 WAIT_SECONDS = 120
-_VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+_PIPES = f"--vgdb-prefix={CODE / 'vgdb'}"  # vgdb does not know the temporary folder of the contestant
+_VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", _PIPES)
 _ENVIRONMENT = AWS_CLIENT | {
     "ALLOWED_DEPLOYMENT_IDS": DEPLOYMENT_ID,
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
@@ -52,40 +47,28 @@ Lambda-Runtime-Trace-Id: Root=1-6b034d08-c8f4af6151bd0505b5d504cc;Parent=53995c3
 @contextmanager
 def sandbox(contestant: Contestant, world: Mapping[str, str], *, valgrind: bool) -> Iterator[Sandbox]:
     """Start a contestant, and wait until it asks for its first event. Raises ProcessFailed."""
-    with TemporaryDirectory() as scratch, socket.create_server(("127.0.0.1", 0)) as server:
-        log = Path(scratch) / "log"
+    with socket.create_server(("127.0.0.1", 0)) as server:
         environment = {
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.getsockname()[1]}",
             "LAMBDA_TASK_ROOT": str(contestant.code),
             "_HANDLER": contestant.handler,
         }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*(_VALGRIND if valgrind else ()), *LAMBDA_RUNTIME, contestant.handler],
-                cwd=contestant.code,
-                env=clean_environment(**_ENVIRONMENT, **world, **contestant.settings, **environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            server.settimeout(WAIT_SECONDS)
-            # The runtime sends all its requests over one connection.
-            connection, _ = server.accept()
-            with connection:
-                connection.settimeout(WAIT_SECONDS)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                stream = connection.makefile("rwb")
-                running = Sandbox(contestant, process.pid, stream, log, valgrind)
-                running.receive("next")
-                yield running
-        except TimeoutError:
-            raise ProcessFailed(f"{contestant.name} does not answer:", log.read_text()) from None
-        finally:
-            # It leads a session of its own, with all that it started.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        environment = clean_environment(**_ENVIRONMENT, **world, **contestant.settings, **environment)
+        command = [*(_VALGRIND if valgrind else ()), *LAMBDA_RUNTIME, contestant.handler]
+        with running(command, environment, contestant.code) as program:
+            try:
+                server.settimeout(WAIT_SECONDS)
+                # The runtime sends all its requests over one connection.
+                connection, _ = server.accept()
+                with connection:
+                    connection.settimeout(WAIT_SECONDS)
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    [process] = psutil.Process(program.process.pid).children()  # of the supervisor
+                    started = Sandbox(contestant, process, connection.makefile("rwb"), program, valgrind)
+                    started.receive("next")
+                    yield started
+            except TimeoutError:
+                raise ProcessFailed(f"{contestant.name} does not answer:", program.log()) from None
 
 
 @dataclass(frozen=True)
@@ -93,9 +76,9 @@ class Sandbox:
     """A running contestant."""
 
     contestant: Contestant
-    process_id: int
+    process: psutil.Process
     stream: BufferedRWPair
-    log: Path
+    program: Program
     valgrind: bool
 
     def call(self, conversation_id: str) -> None:
@@ -110,16 +93,15 @@ class Sandbox:
 
     def memory(self) -> float:
         """Resident memory in MiB."""
-        status = Path(f"/proc/{self.process_id}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        return self.process.memory_info().rss / 2**20
 
     def work(self) -> float:
         """Millions of instructions since the start or, without Valgrind, milliseconds of processor time."""
         if not self.valgrind:
             # Python lacks clock_getcpuclockid(3). This is its formula on Linux.
-            return time.clock_gettime(~self.process_id << 3 | 2) * 1000
+            return time.clock_gettime(~self.process.pid << 3 | 2) * 1000
         # Quicker than a dump: a slow one would let our connection to Tavus get too old for the next call.
-        command = ["/usr/bin/env", "vgdb", f"--pid={self.process_id}", "status", "internal"]
+        command = ["/usr/bin/env", "vgdb", _PIPES, f"--pid={self.process.pid}", "status", "internal"]
         status = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         threads = re.findall(r"^events-\d+: (\d+)$", status, re.MULTILINE)
         if not threads:
@@ -131,7 +113,7 @@ class Sandbox:
         path = self.stream.readline().decode().partition(" HTTP/")[0]
         body = self.stream.read(int(parse_headers(self.stream).get("Content-Length", 0)))
         if not path.endswith(f"/{expected}"):
-            raise ProcessFailed(f"Expected {expected}, got {path}: {body.decode()}", self.log.read_text())
+            raise ProcessFailed(f"Expected {expected}, got {path}: {body.decode()}", self.program.log())
         return body
 
     def _send(self, head: str, body: bytes = b"") -> None:

@@ -1,7 +1,5 @@
 """Tavus and AWS on loopback over TLS."""
 
-from __future__ import annotations
-
 import json
 import ssl
 from typing import Any, override

@@ -1,7 +1,5 @@
 """`make end`: ends one conversation at Tavus, with the Lambda handler in this process and without AWS."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -9,15 +7,18 @@ import time
 from contextlib import redirect_stdout
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Any
 from uuid import uuid4
 
-from end_conversation.conversation import Conversation
-from end_conversation.errors import InvalidId, InvalidSetting
-from local.process import ROOT
+from end_conversation.errors import InvalidSetting
 from local.session import end_path
 
 TIMEOUT_SECONDS = 29
+SETTINGS = {
+    "ALLOWED_DEPLOYMENT_IDS": "*",
+    "ENDED_TABLE_NAME": "",
+    "EVENT_BUS_NAME": "",
+    "POWERTOOLS_METRICS_DISABLED": "true",
+}
 
 
 def main() -> None:
@@ -25,25 +26,8 @@ def main() -> None:
     deployment_id, conversation_id = os.environ.get("DEPLOYMENT_ID"), os.environ.get("CONVERSATION_ID")
     if not deployment_id or not conversation_id:
         sys.exit("Name the conversation: make end DEPLOYMENT_ID=d… CONVERSATION_ID=c…")
-    try:
-        answer = end(Conversation(deployment_id, conversation_id))
-    except (InvalidId, InvalidSetting) as error:
-        sys.exit(f"{error}.")
-    status, body = HTTPStatus(answer["statusCode"]), json.loads(answer["body"])
-    print(f"{status.value} {status.phrase}")
-    print(json.dumps(body, indent=2))
-    sys.exit(body.get("status") != "ended")
-
-
-def end(conversation: Conversation) -> Any:
-    """Return the handler's answer to an HTTP request for this conversation. Raises InvalidSetting."""
-    for name in ("EVENT_BUS_NAME", "ENDED_TABLE_NAME"):
-        os.environ.pop(name, None)
-    os.environ["ALLOWED_DEPLOYMENT_IDS"] = conversation.deployment_id
-    os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"
-    request = json.loads((ROOT / "events/function-url.json").read_text())
-    path = end_path(conversation.deployment_id, conversation.conversation_id)
-    request["rawPath"] = request["requestContext"]["http"]["path"] = path
+    path = end_path(deployment_id, conversation_id)
+    print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
     deadline = time.monotonic() + TIMEOUT_SECONDS
     context = SimpleNamespace(  # the part of Lambda's context that the handler uses
         function_name="end-conversation",
@@ -52,11 +36,18 @@ def end(conversation: Conversation) -> Any:
         aws_request_id=str(uuid4()),
         get_remaining_time_in_millis=lambda: round(max(0.0, deadline - time.monotonic()) * 1000),
     )
-    print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
-    with redirect_stdout(sys.stderr):  # separates the log from the answer
-        from end_conversation.handler import handler  # noqa: PLC0415 - reads the variables set above
+    os.environ |= SETTINGS
+    try:
+        with redirect_stdout(sys.stderr):  # separates the log from the answer
+            from end_conversation.handler import handler  # noqa: PLC0415 - reads the settings
 
-        return handler(request, context)
+            answer = handler({"rawPath": path, "requestContext": {"http": {"method": "POST"}}}, context)
+    except InvalidSetting as error:
+        sys.exit(f"{error}.")
+    status, body = HTTPStatus(answer["statusCode"]), json.loads(answer["body"])
+    print(f"{status.value} {status.phrase}")
+    print(json.dumps(body, indent=2))
+    sys.exit(body.get("status") != "ended")
 
 
 if __name__ == "__main__":

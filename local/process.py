@@ -1,21 +1,17 @@
 """Runs programs in a clean environment. They end when this process stops them, or dies."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
 
 ROOT = Path(__file__).parent.parent
 # Settings for clients of the local AWS, where these credentials are an administrator's.
@@ -36,24 +32,10 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
 
 
-def interrupt_once() -> None:
-    """Let the first SIGINT (Ctrl-C), SIGTERM or SIGHUP (a closed terminal) raise KeyboardInterrupt.
-
-    Later ones are ignored, so that cleanup can finish.
-    """
-    stopping = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-        stopping.append(signal.SIGHUP)
-
-    def interrupt(*_: object) -> None:
-        for number in stopping:
-            signal.signal(number, signal.SIG_IGN)
-        with suppress(OSError):  # the terminal may be gone
-            os.write(1, "\nStopping …\n".encode())
-        raise KeyboardInterrupt
-
-    for number in stopping:
-        signal.signal(number, interrupt)
+def stop_on_signals() -> None:
+    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, and Ctrl-C also where a shell runs this in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def free_port() -> int:

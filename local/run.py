@@ -1,16 +1,15 @@
 """`make run`: ends conversations over HTTP, by events and at a limit, and checks each outcome."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from local.console import step
-from local.process import ProcessFailed, interrupt_once
+from local.process import ProcessFailed, stop_on_signals
 from local.session import (
     DEPLOYMENT_ID,
     end_path,
@@ -23,14 +22,9 @@ from local.session import (
     session_timeout,
     timeout_path,
 )
-from local.stack import deployed
+from local.stack import Stack, deployed
 from local.subscriber import Subscriber
 from local.tavus import Tavus
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from local.stack import Stack
 
 LIMIT_SECONDS = 75  # the shortest limit that is kept to the second
 LATE_SECONDS = 2
@@ -41,13 +35,13 @@ class Unexpected(Exception):
 
 
 @contextmanager
-def local_stack(**parameters: str) -> Iterator[tuple[Stack, Tavus]]:
-    """Deploy the stack to a local AWS, with a stand-in for Tavus. Exits 1, with the reason, at the first failure."""
-    interrupt_once()
+def local_stack(tavus: Tavus, **parameters: str) -> Iterator[Stack]:
+    """Run this stand-in for Tavus, and the stack in a local AWS. Exits 1, with the reason, at the first failure."""
+    stop_on_signals()
     try:
-        with Tavus() as tavus, deployed(tavus.url, DEPLOYMENT_ID, **parameters) as stack:
+        with tavus, deployed(tavus.url, DEPLOYMENT_ID, **parameters) as stack:
             try:
-                yield stack, tavus
+                yield stack
             except (TimeoutError, Unexpected):
                 for group in ("HttpLogGroupName", "EventLogGroupName", "TimerLogGroupName"):
                     print(f"\nThe last lines of {stack.outputs[group]}", *log(stack, group)[-20:], sep="\n")
@@ -60,8 +54,8 @@ def local_stack(**parameters: str) -> Iterator[tuple[Stack, Tavus]]:
 
 def main() -> None:
     """End conversations over HTTP, by events and at a limit, and send invalid input."""
-    start = time.monotonic()
-    with local_stack() as (stack, tavus):
+    start, tavus = time.monotonic(), Tavus()
+    with local_stack(tavus) as stack:
         take_steps(stack, tavus, Subscriber(stack))
     print(f"\nEvery step succeeded, in {time.monotonic() - start:.0f} s. Everything is stopped.")
 
@@ -114,9 +108,7 @@ def take_steps(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     show_result(result, limited, "ended")
     trigger = result["detail"]["trigger"]
     expect("what triggered it", (trigger["source"], trigger["detail_type"]), ("end-conversation", "Session Limit"))
-    late = seconds_late(result, limit["ends_at"])
-    print(f"  It ended {late:.1f} s after its limit.")
-    expect(f"whether it ended at most {LATE_SECONDS} s after its limit", 0 <= late <= LATE_SECONDS, expected=True)
+    check_late(result, limit["ends_at"], LATE_SECONDS)
     check_tavus(tavus, limited)
 
 
@@ -130,7 +122,7 @@ def request(stack: Stack, method: str, path: str, expected: HTTPStatus) -> Any:
 
 
 def time_out(stack: Stack, subscriber: Subscriber, conversation_id: str, status: str) -> None:
-    entry = session_timeout(DEPLOYMENT_ID, conversation_id)
+    entry = session_timeout(conversation_id)
     show("  > ", entry)
     show_result(subscriber.result_of(put(stack, entry)), conversation_id, status)
 
@@ -152,8 +144,15 @@ def expect(what: str, found: object, expected: object) -> None:
         raise Unexpected(f"{what} is {found!r} and should be {expected!r}")
 
 
+def check_late(result: dict[str, Any], ends_at: str, most: float) -> None:
+    """Expect that the conversation of this result ended at its limit, and at most so many seconds after it."""
+    late = seconds_late(result, ends_at)
+    print(f"  It ended {late:.1f} s after its limit.")
+    expect(f"whether it ended at most {most} s after its limit", 0 <= late <= most, expected=True)
+
+
 def check_tavus(tavus: Tavus, conversation_id: str, *, asked: bool = True) -> None:
-    """Expect that Tavus got one request to end this conversation, or none, and did so."""
+    """Expect that Tavus got one request for this conversation and ended it, or got none if it was not `asked`."""
     path = end_path(DEPLOYMENT_ID, conversation_id)
     expect("the number of requests at Tavus", [request.path for request in tavus.requests].count(path), int(asked))
     expect("whether it is over", (DEPLOYMENT_ID, conversation_id) not in tavus.active, asked)

@@ -1,19 +1,15 @@
 """AWS Lambda's own Python runtime around a built function, under AWS' Runtime Interface Emulator."""
 
-from __future__ import annotations
-
 import platform
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import urllib3
 
 from local.build import BUILT
 from local.process import AWS_CLIENT, ROOT, Program, clean_environment, free_port, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LAMBDA_RUNTIME = (str(ROOT / ".venv-runtime/bin/python"), "-m", "awslambdaric")
 ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"

@@ -1,26 +1,21 @@
 """`make serve`: keeps the deployed stack and the stand-in for Tavus running until Ctrl-C, and prints what to try."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from local.process import AWS_CLIENT
 from local.run import LIMIT_SECONDS, local_stack
 from local.session import DEPLOYMENT_ID, end_path, session_timeout, timeout_path
-from local.stack import placeholder
+from local.stack import Stack, placeholder
 from local.subscriber import Subscriber
-
-if TYPE_CHECKING:
-    from local.stack import Stack
-    from local.tavus import Tavus
+from local.tavus import Tavus
 
 
 def main() -> None:
     """Serve until Ctrl-C, SIGTERM or the terminal's end, and print each result that is published."""
-    with local_stack() as (stack, tavus), suppress(KeyboardInterrupt):
+    tavus = Tavus()
+    with local_stack(tavus) as stack, suppress(KeyboardInterrupt):
         subscriber = Subscriber(stack)
         show_lines_to_try(stack, tavus)
         while True:
@@ -31,7 +26,7 @@ def main() -> None:
 
 def show_lines_to_try(stack: Stack, tavus: Tavus) -> None:
     by_http, by_event, at_limit = (tavus.start(DEPLOYMENT_ID) for _ in range(3))
-    entry = session_timeout(DEPLOYMENT_ID, by_event) | {"EventBusName": stack.outputs["EventBusName"]}
+    entry = session_timeout(by_event) | {"EventBusName": stack.outputs["EventBusName"]}
     names = {placeholder(name): value for name, value in stack.outputs.items()}
     exports = AWS_CLIENT | {"AWS_ENDPOINT_URL": stack.endpoint_url} | names | {"API_URL": stack.api_url}
     print(f"""

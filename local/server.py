@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Self
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
-    from http import HTTPStatus
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,13 @@ class Handler(BaseHTTPRequestHandler):
             # Closing with a linger time of 0 sends RST. detach() keeps the server from closing the connection first.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             socket.close(self.connection.detach())
-        else:
-            self.send(status, "application/json", json.dumps(members).encode())
-
-    def send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+            return
+        answer = json.dumps(members).encode()
         self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
         """Keep the console clean."""
@@ -64,12 +59,10 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Serves inside a `with` block, over TLS if `tls` is given."""
 
-    handler = Handler
-    daemon_threads = False  # closing the server waits for its threads
+    handler: type[Handler] = Handler
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), self.handler)
-        self._connections: set[socket.socket] = set()
         if tls is not None:
             # The handshake runs in the thread of each connection, so that a slow client delays no other.
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
@@ -81,23 +74,11 @@ class Server(ThreadingHTTPServer):
 
     def __exit__(self, *_: object) -> None:
         self.shutdown()
-        # Close the connections that clients keep alive.
-        for connection in self._connections.copy():
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, Any]]:
-        """Handle one POST. Raises Reset."""
+        """Handle one POST, PUT or OPTIONS. Raises Reset."""
         raise NotImplementedError
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._connections.discard(request)
-        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Stay silent: clients under test close connections and reject certificates on purpose."""

@@ -1,18 +1,16 @@
 """What an application does with a deployed stack: it sends requests, and reports session timeouts."""
 
-from __future__ import annotations
-
 import json
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 
 from local.process import ROOT
-
-if TYPE_CHECKING:
-    from local.stack import Stack
+from local.stack import Stack
 
 _SESSION_TIMEOUT: dict[str, Any] = json.loads((ROOT / "events/session-timeout.json").read_text())
 DEPLOYMENT_ID: str = _SESSION_TIMEOUT["detail"]["deployment_id"]
@@ -49,11 +47,16 @@ def timeout_of(conversation_id: str) -> dict[str, Any]:
     return _SESSION_TIMEOUT | {"id": f"timeout-of-{conversation_id}", "detail": detail}
 
 
-def session_timeout(deployment_id: str, conversation_id: str) -> dict[str, str]:
-    """Return the sample session timeout for this conversation, as an entry of PutEvents."""
-    event = _SESSION_TIMEOUT
-    detail = event["detail"] | {"deployment_id": deployment_id, "conversation_id": conversation_id}
-    return {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(detail)}
+def session_timeout(conversation_id: str, **more: str) -> dict[str, str]:
+    """Return the sample session timeout for this conversation, with more in its detail, as an entry of PutEvents."""
+    event = timeout_of(conversation_id)
+    detail = json.dumps(event["detail"] | more)
+    return {"Source": event["source"], "DetailType": event["detail-type"], "Detail": detail}
+
+
+def seconds_ahead(seconds: float) -> str:
+    """Return the time in so many seconds, as `ends_at` has it."""
+    return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def put(stack: Stack, entry: dict[str, str]) -> str:
@@ -75,6 +78,15 @@ def seconds_late(result: dict[str, Any], ends_at: str) -> float:
     """Return how many seconds after `ends_at` the conversation of this result ended. Less than zero is too early."""
     decided_at = datetime.fromisoformat(result["detail"]["decided_at"])
     return (decided_at - datetime.fromisoformat(ends_at)).total_seconds()
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait until a condition is true. Raises TimeoutError, which says for what, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.1)
 
 
 def log(stack: Stack, log_group: str) -> list[str]:

@@ -1,12 +1,13 @@
 """Deploys the unchanged template with `sam deploy` to a local AWS that enforces each function's role."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -15,10 +16,6 @@ from botocore.config import Config
 from local.build import SAM, build
 from local.console import step
 from local.process import AWS_CLIENT, ROOT, clean_environment, free_port, run, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,7 @@ def _fill_gaps_of_ministack(stack: Stack) -> None:
     functions.update_event_source_mapping(**mapping, ScalingConfig={"MaximumConcurrency": int(concurrency)})
 
 
+@cache
 def _client(endpoint_url: str, service: str) -> Any:
     new_client: Any = boto3.client  # its overloads require a literal service name
     return new_client(

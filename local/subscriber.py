@@ -1,50 +1,41 @@
-"""A consumer of results: a rule and a queue, as another team would create them."""
-
-from __future__ import annotations
+"""A consumer of results: a rule and a queue. On AWS, the queue also needs a policy that lets the rule send to it."""
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
-if TYPE_CHECKING:
-    from local.stack import Stack
+from local.stack import Stack
 
 WAIT_SECONDS = 30
+
+
+def take_messages(stack: Stack, queue_url: str, seconds: int = 0) -> list[str]:
+    """Wait for messages of a queue, 20 s at most, and take up to ten. Returns their bodies."""
+    sqs = stack.client("sqs")
+    found = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=seconds)
+    for message in (messages := found.get("Messages", [])):
+        sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+    return [message["Body"] for message in messages]
 
 
 class Subscriber:
     """Receives every result that a stack publishes from now on."""
 
     def __init__(self, stack: Stack) -> None:
-        self._sqs = stack.client("sqs")
+        self._stack, sqs = stack, stack.client("sqs")
         self._received: list[dict[str, Any]] = []
         name = f"results-{uuid4().hex[:8]}"
-        self._queue_url: str = self._sqs.create_queue(QueueName=name)["QueueUrl"]
-        asked = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
+        self._queue_url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
+        asked = sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
         queue_arn = asked["Attributes"]["QueueArn"]
-
-        events = stack.client("events")
-        bus = stack.outputs["EventBusName"]
-        pattern = {"detail-type": ["Conversation End Result"]}
-        rule = events.put_rule(Name=name, EventBusName=bus, EventPattern=json.dumps(pattern))
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "events.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": queue_arn,
-            "Condition": {"ArnEquals": {"aws:SourceArn": rule["RuleArn"]}},
-        }
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        self._sqs.set_queue_attributes(QueueUrl=self._queue_url, Attributes={"Policy": policy})
+        events, bus = stack.client("events"), stack.outputs["EventBusName"]
+        events.put_rule(Name=name, EventBusName=bus, EventPattern='{"detail-type": ["Conversation End Result"]}')
         events.put_targets(Rule=name, EventBusName=bus, Targets=[{"Id": "queue", "Arn": queue_arn}])
 
     def receive(self, seconds: int) -> list[dict[str, Any]]:
         """Wait for new results, 20 s at most, and return the whole events."""
-        asked = self._sqs.receive_message(QueueUrl=self._queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=seconds)
-        for message in (messages := asked.get("Messages", [])):
-            self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
-        return [json.loads(message["Body"]) for message in messages]
+        return [json.loads(body) for body in take_messages(self._stack, self._queue_url, seconds)]
 
     def result_of(self, event_or_conversation: str, seconds: int = WAIT_SECONDS) -> dict[str, Any]:
         """Return the first result that names this event or conversation. Raises TimeoutError after `seconds`."""

@@ -1,8 +1,8 @@
 """Runs a program, and ends it with everything that it started once the pipe at stdin closes.
 
-The pipe belongs to the process that started this one. It closes when that process stops the program, and also when that
-process dies, however it dies. The program has a temporary folder of its own, which is deleted after it. The first
-argument is the program's current folder; if it is empty, the temporary folder is meant.
+The process that started this one holds the other end of the pipe, and closes it to stop the program. It also closes
+when that process dies. The program has a temporary folder of its own, which is deleted after it. The first argument is
+the folder to run the program in; if it is empty, this is the temporary folder.
 """
 
 from __future__ import annotations

@@ -1,19 +1,13 @@
 """A stand-in for Tavus' end endpoint. It behaves as Tavus documents, and remembers its requests."""
 
-from __future__ import annotations
-
 import re
+import ssl
 from http import HTTPStatus
 from threading import Lock
-from typing import TYPE_CHECKING, override
+from typing import override
 from uuid import uuid4
 
-from local.server import Handler, Server
-
-if TYPE_CHECKING:
-    import ssl
-
-    from local.server import Request
+from local.server import Handler, Request, Server
 
 _END = re.compile(r"/v2/deployments/([^/]+)/conversations/([^/]+)/end")
 

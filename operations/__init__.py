@@ -1,1 +1,1 @@
-"""What an operator of a deployed stack runs by hand or from a schedule."""
+"""Builds the functions and releases, deploys a stack and checks it."""

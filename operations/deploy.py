@@ -1,11 +1,8 @@
 """`make deploy`: checks the account, asks for what has no default, and makes sure that the stack was deployed.
 
 The answers are kept in `deploy-STACK.toml`, a configuration file of sam that git ignores. Every other parameter has a
-default, and can be added there. `ask` and `run` are called before and after the build. Both exit 1 with one sentence if
-something is wrong.
+default, and can be added there. Exits 1 with one sentence if something is wrong.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -22,27 +19,27 @@ from operations.template import read_template
 
 ROOT = Path(__file__).parent.parent
 SAM = ROOT / ".venv-sam/bin/sam"
+BUILD = ("make", "--no-print-directory", "build")
 QUESTIONS = {
     "AllowedDeploymentIds": "Ids of the Tavus deployments whose conversations may be ended, separated by commas",
     "AlarmEmail": "E-mail address for alarms (empty: alarms reach nobody)",
 }
 
 
-def main(command: str, stack: str) -> None:
-    """Run `ask` or `run` for a stack of this name."""
+def main(stack: str) -> None:
+    """Ask, build and deploy a stack of this name."""
     config = ROOT / f"deploy-{stack}.toml"
     try:
         session = boto3.Session(region_name=saved_region(config))
         account = session.client("sts").get_caller_identity()["Account"]
         print(f"Account {account}, region {session.region_name}, stack {stack}")
-        if command == "ask":
-            ask(config, stack, str(session.region_name))
-        else:
-            deploy(config, stack, session.client("cloudformation"))
+        ask(config, stack, str(session.region_name))
+        subprocess.run(BUILD, cwd=ROOT, check=True)
+        deploy(config, stack, session.client("cloudformation"))
     except (BotoCoreError, ClientError) as error:
         sys.exit(f"Not deployed: {str(error).rstrip('.')}. Check AWS_PROFILE and AWS_REGION.")
-    except subprocess.CalledProcessError:
-        sys.exit("Not deployed: sam failed. See its output above.")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"Not deployed: {Path(error.cmd[0]).name} failed. See its output above.")
     except (EOFError, KeyboardInterrupt):
         sys.exit("\nNot deployed: stopped.")
 

@@ -5,30 +5,25 @@ and byte code. `sam build` runs this for each function, through the Makefile's b
 others copy it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from operations.roots import split_roots
 from operations.trim import trim
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROOT = Path(__file__).parent.parent
 UV = ROOT / ".venv-uv/bin/uv"
 LICENCE, REQUIREMENTS = ROOT / "LICENSE", ROOT / "requirements.txt"
-PLATFORM = "x86_64-manylinux_2_34"  # whose wheels are taken on every machine, so that each builds the same
-CODE_ON_LAMBDA = "/var/task"  # what byte code names, so that it is the same wherever it was built
-_CACHE = ROOT / ".aws-sam/package"
+PLATFORM = "x86_64-manylinux_2_34"  # every machine installs its wheels, so that all builds are the same
+CODE_ON_LAMBDA = "/var/task"  # the byte code names this path instead of a folder of the building machine
+CODE = ROOT / ".aws-sam/package/code"
 
 
 def main() -> None:
@@ -40,20 +35,24 @@ def main() -> None:
         sys.exit(f"Not built: {Path(error.cmd[0]).name} failed. See its output above.")
 
 
+def packaged() -> AbstractContextManager[Path]:
+    """Yield the functions' code, made anew if its inputs have changed. Raises CalledProcessError."""
+    return made(CODE, digest_of_inputs(), package)
+
+
 @contextmanager
-def packaged() -> Iterator[Path]:
-    """Yield the functions' code, made anew if its inputs have changed. Other builds wait. Raises CalledProcessError."""
-    code, stamp = _CACHE / "code", _CACHE / "built-from"
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    with (_CACHE / "lock").open("w") as lock:
+def made(folder: Path, digest: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield a folder that `make` fills, anew if the digest of its inputs has changed. Other processes wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        digest = digest_of_inputs()
-        if not code.exists() or not stamp.exists() or stamp.read_text() != digest:
-            stamp.unlink(missing_ok=True)
-            shutil.rmtree(code, ignore_errors=True)
-            package(code)
+        stamp = folder.with_name(f"{folder.name}.built-from")
+        if not folder.exists() or not stamp.exists() or stamp.read_text() != digest:
+            stamp.unlink(missing_ok=True)  # an interrupted build leaves nothing to trust
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
             stamp.write_text(digest)
-        yield code
+        yield folder
 
 
 def digest_of_inputs() -> str:
@@ -83,7 +82,7 @@ def install(folder: Path, requirements: Path, *options: str) -> None:
     options += ("--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy")
     options += ("--no-compile-bytecode", "--python-version", "3.13")
     options += ("--target", str(folder), "--requirement", str(requirements))
-    # Outside of this project, whose exclude-newer refuses every package of an index that has no upload dates.
+    # Not in the project's folder: its exclude-newer refuses the packages of an index without upload dates.
     subprocess.run([UV, "pip", "install", *options], cwd="/", env=os.environ | {"UV_SYSTEM_CERTS": "1"}, check=True)
     # Commands are never run on Lambda, and name the interpreter of the machine that built them.
     shutil.rmtree(folder / "bin", ignore_errors=True)

@@ -4,8 +4,6 @@ They are a zip of the functions' code, a template that uses it, the list of pack
 files. The same commit and Python give the same bytes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -80,7 +78,7 @@ def list_packages() -> str:
     options = ["--frozen", "--quiet", "--no-dev", "--format", "cyclonedx1.5"]
     done = subprocess.run([UV, "export", *options], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     listed = json.loads(done.stdout)
-    listed["metadata"]["component"]["type"] = "application"  # uv takes every project for a library
+    listed["metadata"]["component"]["type"] = "application"  # uv lists every project as a library
     del listed["serialNumber"], listed["metadata"]["timestamp"]  # which would differ each time
     return json.dumps(listed, indent=2) + "\n"
 

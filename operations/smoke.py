@@ -2,24 +2,18 @@
 
 boto3's own settings choose the account and the region. Requests are signed, or carry the token in TOKEN, as their
 routes demand. Nothing is ended and no limit is set. The check cannot work if AllowedDeploymentIds is *.
-Exits 0 if each route's function rejects the deployment, 1 at any other answer, 2 if there is no answer.
+Exits 0 if each route's function rejects the deployment, and 1 with a sentence otherwise.
 """
 
-from __future__ import annotations
-
-import argparse
 import os
+import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import boto3
 import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _CONVERSATION = "/v2/deployments/smoke-test/conversations/smoke-test"
 # Each route, and the output that says who may call it.
@@ -37,11 +31,8 @@ HINTS: dict[int, str] = {
 OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(stack: str) -> None:
     """Send one request to each route, and exit as the module docstring says."""
-    parser = argparse.ArgumentParser(prog="smoke", description="Check that requests reach a deployed stack.")
-    parser.add_argument("--stack", default="end-conversation", help="its name (%(default)s)")
-    stack = parser.parse_args(arguments).stack
     try:
         aws = boto3.Session()
         found = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
@@ -50,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             answer = ask(method, outputs["ApiUrl"] + path, outputs[auth], aws, os.environ.get("TOKEN"))
             print(f"{method}: {answer.status} {answer.data.decode(errors='replace')}")
             if not refused(answer):
-                parser.exit(1, f"{HINTS.get(answer.status, OTHER_HINT)}\n")
+                sys.exit(HINTS.get(answer.status, OTHER_HINT))
     except KeyError as error:
-        parser.exit(2, f"Stack {stack} has no output {error}. Name a stack that template.yaml created.\n")
+        sys.exit(f"Stack {stack} has no output {error}. Name a stack that template.yaml created.")
     except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError) as error:
-        parser.exit(2, f"{str(error).rstrip('.')}. Check --stack, AWS_PROFILE and AWS_REGION.\n")
+        sys.exit(f"{str(error).rstrip('.')}. Check STACK, AWS_PROFILE and AWS_REGION.")
     print("Requests reach the functions. Nothing was ended, and no limit was set.")
 
 
@@ -82,4 +73,4 @@ def refused(answer: urllib3.BaseHTTPResponse) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

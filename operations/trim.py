@@ -3,24 +3,20 @@
 A client reads its service's model, its endpoint rules and the partitions when it is made, which is at cold start.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-# What clients are made of, in the version that botocore chooses: the newest. And the operations that are called.
+# Each service: its newest version, which botocore chooses, and the operations that are called.
 SERVICES = {
     "dynamodb": ("2012-08-10", {"GetItem", "PutItem"}),
     "events": ("2015-10-07", {"PutEvents"}),
     "scheduler": ("2021-06-30", {"CreateSchedule", "GetSchedule", "UpdateSchedule"}),
     "sqs": ("2012-11-05", {"ChangeMessageVisibility", "SendMessage"}),
-    # By the X-Ray SDK, wherever it does not find itself on Lambda.
+    # The X-Ray SDK calls these if it does not run on Lambda.
     "xray": ("2016-04-12", {"GetSamplingRules", "GetSamplingTargets"}),
 }
 RULES, MODEL = "endpoint-rule-set-1.json", "service-2.json"
@@ -34,7 +30,7 @@ def trim(tree: Path) -> None:
     """
     shutil.rmtree(tree / "boto3/data")  # what boto3's resources are made of
     (tree / TIME_ZONES).unlink()
-    # wrapt has the same in Python, and so the code runs on both of Lambda's processors.
+    # wrapt has the same code in Python, which runs on both of Lambda's processors.
     for extension in tree.glob("wrapt/*.so"):
         extension.unlink()
     data = tree / "botocore/data"
@@ -60,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _without_prose(value: dict[str, Any]) -> dict[str, Any]:
-    # A shape's member may have that name too; its value is no text.
+    # A shape can have a member of that name. Its value is not a string.
     return {name: inner for name, inner in value.items() if not (name == "documentation" and isinstance(inner, str))}
 
 

@@ -1,4 +1,4 @@
-"""The floor: the packages that we must use, one TLS context without CAs, and nothing done with them."""
+"""The floor: the packages that we must use and a TLS context without CAs, all of them unused."""
 
 import ssl
 
@@ -15,6 +15,6 @@ pool = urllib3.PoolManager(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 @logger.inject_lambda_context
 @metrics.log_metrics(raise_on_empty_metrics=False)
 def handler(event: dict[str, object], context: LambdaContext) -> dict[str, object]:  # noqa: ARG001 - it does nothing
-    """Answer, without asking anybody."""
+    """Answer without calling anything."""
     logger.info("nothing done")
     return {"statusCode": 200}

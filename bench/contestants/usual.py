@@ -1,10 +1,9 @@
-"""What people usually write: requests, boto3 and Powertools, each as its own quick start has it."""
+"""What people usually write: requests, boto3 and Powertools, each as its own quick start has it. For HTTP alone too."""
 
 import json
 import os
 from typing import Any
 
-import boto3
 import requests
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
@@ -13,14 +12,17 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 TAVUS_API_URL = os.environ["TAVUS_API_URL"]
-EVENT_BUS_NAME = os.environ["EVENT_BUS_NAME"]
+EVENT_BUS_NAME = os.environ.get("EVENT_BUS_NAME")
 
 logger = Logger()
 tracer = Tracer()
 metrics = Metrics()
 app = APIGatewayHttpResolver()
-events = boto3.client("events")
 session = requests.Session()
+if EVENT_BUS_NAME:
+    import boto3
+
+    events = boto3.client("events")
 
 
 @tracer.capture_method
@@ -49,7 +51,7 @@ def end_on_timeout(detail: dict[str, str]) -> None:
     events.put_events(
         Entries=[
             {
-                "EventBusName": EVENT_BUS_NAME,
+                "EventBusName": str(EVENT_BUS_NAME),
                 "Source": "usual",
                 "DetailType": "Conversation Ended",
                 "Detail": json.dumps(result),

@@ -4,34 +4,27 @@ Meanwhile Tavus, the bus, the table and the queues fail in many ways, and sandbo
 SEED selects the faults and the order; the default is 1.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
 import sys
 import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from local.process import ProcessFailed, interrupt_once
-from local.session import DEPLOYMENT_ID, session_timeout
+from local.run import local_stack
+from local.session import DEPLOYMENT_ID, put, seconds_ahead, session_timeout
 from local.soak.faulty_aws import FaultyAws
-from local.soak.faulty_tavus import FaultyTavus, Truth, utc
-from local.soak.judge import STATUSES, UNTRUE, judge
-from local.stack import deployed
-from local.subscriber import Subscriber
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from local.stack import Stack
+from local.soak.faulty_tavus import FaultyTavus
+from local.soak.judge import STATUSES, UNTRUE, Truth, judge
+from local.stack import Stack
+from local.subscriber import Subscriber, take_messages
 
 CONVERSATIONS = 1000
 WAITING = 100  # conversations that must not end before their second
 ALREADY_OVER = 20  # conversations that Tavus no longer knows
 INVALID_IDS = [f"not.an.id.{number}" for number in range(10)]  # their events belong in the failed queue
-MAX_VISIBLE = 8  # messages in the queue that no sandbox has taken yet, so that those that must wait are taken early
+MAX_OPEN = 40  # events without an outcome, so that the queue is short and those that must wait are taken early
 STALLED_SECONDS = 180  # longer than all tries of an event, so no more outcomes can follow
 KILLED_SECONDS = 31  # then the message of a killed sandbox comes back; a sandbox runs for 30 s at most
 ERRORS_SHOWN = 20
@@ -39,26 +32,21 @@ ERRORS_SHOWN = 20
 
 def main() -> None:
     """Put everything on the bus and compare the results with the truth. Exits 1 with the reasons if they differ."""
-    interrupt_once()
     seed = int(os.environ.get("SEED") or 1)
     print(f"{CONVERSATIONS} session timeouts, every tenth of them twice (SEED={seed})")
     rng = random.Random(seed)  # noqa: S311 - must be reproducible
     ids = [f"c{number:04}" for number in range(CONVERSATIONS)]
     order = deliveries(rng, ids)
-    begun = time.time()
-    try:
-        with FaultyTavus(rng, ids) as tavus, deployed(tavus.url, DEPLOYMENT_ID, EventConcurrency="6") as stack:
-            for key in ids[:-ALREADY_OVER]:
-                tavus.start(DEPLOYMENT_ID, key)
-            with FaultyAws(rng, stack, tavus.recorded_then_doubtful) as aws:
-                storm = Storm(stack, aws.url)
-                storm.run(order, {key: rng.uniform(3, 25) for key in ids[:WAITING]}, tavus.ends_at)
-            records = recorded(stack)
-    except ProcessFailed as error:
-        sys.exit(f"\nFailed: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
-    errors = storm.errors() + tavus.early
+    begun, tavus = time.monotonic(), FaultyTavus(rng, ids)
+    for key in ids[:-ALREADY_OVER]:
+        tavus.start(DEPLOYMENT_ID, key)
+    with local_stack(tavus, EventConcurrency="6") as stack:
+        with FaultyAws(rng, stack, tavus.recorded_then_doubtful) as aws:
+            reconfigure(stack, aws.url)
+            storm = Storm(stack)
+            storm.run(order, {key: rng.uniform(3, 25) for key in ids[:WAITING]}, tavus.ends_at)
+        records = recorded(stack)
+    errors = storm.lost() + tavus.early
     truths = tavus.truths | dict.fromkeys(INVALID_IDS, Truth(hopeless=True))
     verdicts: Counter[str] = Counter()
     for key, truth in truths.items():
@@ -75,7 +63,7 @@ def main() -> None:
     show("Events in the failed queue", storm.failed)
     show("Strongest results", strongest.total(), strongest)
     show("Judged true, or excused", verdicts.total(), verdicts)
-    show("Seconds", round(time.time() - begun))
+    show("Seconds", round(time.monotonic() - begun))
     if errors:
         sys.exit("\n".join([f"\nFailed with {len(errors)} errors:", *errors[:ERRORS_SHOWN]]))
     print("\nEvery event is accounted for, every result is true, and nothing was early. All processes are stopped.")
@@ -86,6 +74,17 @@ def deliveries(rng: random.Random, ids: Sequence[str]) -> list[str]:
     order = [*ids, *INVALID_IDS, *ids[::20]]
     rng.shuffle(order)
     return [key for key in order for _ in range(2 if key in ids[10::20] else 1)]
+
+
+def reconfigure(stack: Stack, aws_url: str) -> None:
+    """Let the function find the bus, the table and the queues at `aws_url`, and killed messages come back soon."""
+    functions, name = stack.client("lambda"), stack.outputs["EventFunctionName"]
+    environment = functions.get_function_configuration(FunctionName=name)["Environment"]
+    for service in ("DYNAMODB", "EVENTBRIDGE", "SQS"):
+        environment["Variables"][f"AWS_ENDPOINT_URL_{service}"] = aws_url
+    functions.update_function_configuration(FunctionName=name, Environment=environment)
+    attributes = {"VisibilityTimeout": str(KILLED_SECONDS)}
+    stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs["TimeoutQueueUrl"], Attributes=attributes)
 
 
 def recorded(stack: Stack) -> dict[str, str]:
@@ -105,24 +104,13 @@ def show(label: str, figure: int, parts: Mapping[str, int] | None = None) -> Non
 class Storm:
     """The events on the bus, and the outcome of each: a result, or the whole event in the failed queue.
 
-    The function finds the bus, the table and the queues at `aws_url`. `published` holds statuses by conversation id.
+    `published` holds statuses by conversation id, and `failed` counts the events in the failed queue.
     """
 
-    def __init__(self, stack: Stack, aws_url: str) -> None:
-        self._events, self._sqs = stack.client("events"), stack.client("sqs")
-        self._bus, self._queue_url = stack.outputs["EventBusName"], stack.outputs["TimeoutQueueUrl"]
-        self._failed_url = stack.outputs["FailedQueueUrl"]
-        functions, name = stack.client("lambda"), stack.outputs["EventFunctionName"]
-        environment = functions.get_function_configuration(FunctionName=name)["Environment"]
-        for service in ("DYNAMODB", "EVENTBRIDGE", "SQS"):
-            environment["Variables"][f"AWS_ENDPOINT_URL_{service}"] = aws_url
-        functions.update_function_configuration(FunctionName=name, Environment=environment)
-        attributes = {"VisibilityTimeout": str(KILLED_SECONDS)}
-        self._sqs.set_queue_attributes(QueueUrl=self._queue_url, Attributes=attributes)
-        self._subscriber = Subscriber(stack)
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._subscriber = stack, Subscriber(stack)
         self._sent: dict[str, dict[str, str]] = {}  # details by event id
         self._settled: set[str] = set()
-        self._altered: list[str] = []
         self.failed = 0
         self.published: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -131,51 +119,35 @@ class Storm:
 
         Those in `waits` get an `ends_at` so many seconds ahead.
         """
-        last_outcome = time.time()
-        while len(self._settled) < len(order) and time.time() - last_outcome < STALLED_SECONDS:
-            for key in order[len(self._sent) :][: MAX_VISIBLE - self._visible()]:
+        last_outcome = time.monotonic()
+        while len(self._settled) < len(order) and time.monotonic() - last_outcome < STALLED_SECONDS:
+            for key in order[len(self._sent) : len(self._settled) + MAX_OPEN]:
                 if key in waits:
-                    ends_at.setdefault(key, utc(time.time() + waits[key]))
-                self._put(session_timeout(DEPLOYMENT_ID, key), ends_at.get(key))
+                    ends_at.setdefault(key, seconds_ahead(waits[key]))
+                entry = session_timeout(key, **({"ends_at": ends_at[key]} if key in ends_at else {}))
+                self._sent[put(self._stack, entry)] = json.loads(entry["Detail"])
             before = len(self._settled)
             self._receive_outcomes()
             if (settled := len(self._settled)) > before:
-                last_outcome = time.time()
+                last_outcome = time.monotonic()
                 if settled // 100 > before // 100:
                     print(f"  {settled} of {len(order)} events have an outcome", flush=True)
 
-    def _visible(self) -> int:
-        name = "ApproximateNumberOfMessages"
-        found = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[name])
-        return min(int(found["Attributes"][name]), MAX_VISIBLE)
-
-    def _put(self, entry: dict[str, str], ends_at: str | None) -> None:
-        detail = json.loads(entry["Detail"]) | ({"ends_at": ends_at} if ends_at else {})
-        entry |= {"EventBusName": self._bus, "Detail": json.dumps(detail)}
-        self._sent[self._events.put_events(Entries=[entry])["Entries"][0]["EventId"]] = detail
-
     def _receive_outcomes(self) -> None:
-        """Take new results and failed events, waiting up to 1 s for results."""
-        for result in self._subscriber.receive(1):
-            detail, event_id = result["detail"], result["detail"]["trigger"]["id"]
+        """Take new results and failed events, waiting up to 1 s for results. An altered event stays without outcome."""
+        for detail in (result["detail"] for result in self._subscriber.receive(1)):
             self.published[detail["conversation_id"]].append(detail["status"])
-            sent = self._sent.get(event_id, {"conversation_id": "none"})
-            self._settle(event_id, intact=sent["conversation_id"] == detail["conversation_id"])
-        asked = self._sqs.receive_message(QueueUrl=self._failed_url, MaxNumberOfMessages=10)
-        for message in asked.get("Messages", []):
-            self._sqs.delete_message(QueueUrl=self._failed_url, ReceiptHandle=message["ReceiptHandle"])
-            event, self.failed = json.loads(message["Body"]), self.failed + 1
-            self._settle(event["id"], intact=self._sent.get(event["id"]) == event["detail"])
+            if self._sent[detail["trigger"]["id"]]["conversation_id"] == detail["conversation_id"]:
+                self._settled.add(detail["trigger"]["id"])
+        for event in map(json.loads, take_messages(self._stack, self._stack.outputs["FailedQueueUrl"])):
+            self.failed += 1
+            if self._sent[event["id"]] == event["detail"]:
+                self._settled.add(event["id"])
 
-    def _settle(self, event_id: str, *, intact: bool) -> None:
-        self._settled.add(event_id)
-        if not intact:
-            self._altered.append(event_id)
-
-    def errors(self) -> list[str]:
-        """One sentence for each lost or altered event."""
-        lost = [f"{self._sent[event_id]['conversation_id']}: lost" for event_id in self._sent.keys() - self._settled]
-        return sorted(lost) + [f"event {event_id} was altered" for event_id in self._altered]
+    def lost(self) -> list[str]:
+        """One sentence for each event that has no outcome, or was altered."""
+        lost = self._sent.keys() - self._settled
+        return sorted(f"{self._sent[event_id]['conversation_id']}: lost or altered" for event_id in lost)
 
     def strongest(self, conversation_id: str) -> str | None:
         """The strongest published result of a conversation, or None if there is none."""

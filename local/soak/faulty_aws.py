@@ -1,27 +1,21 @@
 """A proxy in front of the bus, the table and the queues. It makes calls fail, and shortens the function's pauses."""
 
-from __future__ import annotations
-
 import json
+import random
 import re
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from threading import Lock
-from typing import TYPE_CHECKING, Any, override
+from typing import Any, override
 
 import psutil
 import urllib3
 
-from local.server import Reset, Server
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterable
-
-    from local.server import Request
-    from local.stack import Stack
+from local.server import Request, Reset, Server
+from local.stack import Stack
 
 FAULTY_SHARE = 0.06  # of the calls outside the outages
 OUTAGE_BEGINS = {"bus": 20, "table": 45, "queue": 70}  # seconds after the start

@@ -1,22 +1,17 @@
 """A Tavus that fails in many ways, and knows the true outcome of each conversation."""
 
-from __future__ import annotations
-
+import random
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from http import HTTPStatus
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, override
+from typing import NamedTuple, override
 
-from local.server import Reset
+from local.server import Request, Reset
+from local.session import seconds_ahead
+from local.soak.judge import Truth
 from local.tavus import Tavus
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Sequence
-
-    from local.server import Request
 
 
 class Fault(NamedTuple):
@@ -61,17 +56,6 @@ SCRIPTS: dict[tuple[Fault | None, ...], int] = {
 }
 
 
-@dataclass
-class Truth:
-    """The true outcome of a conversation."""
-
-    hopeless: bool  # no request will ever get a conclusive answer
-    ended: bool = False  # by one of our requests
-    confirmed: bool = False  # the function got a complete answer that says so
-    refused: bool = False  # a request was refused
-    doubtful: bool = False  # the function can't know whether one of its requests ended it
-
-
 class FaultyTavus(Tavus):
     """Answers the requests for each conversation with its faults first, then correctly.
 
@@ -92,7 +76,7 @@ class FaultyTavus(Tavus):
     @override
     def answer(self, request: Request) -> tuple[HTTPStatus, dict[str, str]]:
         conversation_id = request.path.split("/")[-2]
-        if (now := utc(time.time())) < (ends_at := self.ends_at.get(conversation_id, "")):
+        if (now := seconds_ahead(0)) < (ends_at := self.ends_at.get(conversation_id, "")):
             self.early.append(f"{conversation_id}: Tavus got a request at {now}, before {ends_at}")
         with self._state:
             fault = next(self._faults[conversation_id], None)
@@ -111,8 +95,3 @@ class FaultyTavus(Tavus):
         if fault.status is None:
             raise Reset
         return fault.status, {}
-
-
-def utc(seconds: float) -> str:
-    """Format a Unix time as in an event, without the fraction of its second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

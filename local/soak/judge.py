@@ -1,17 +1,22 @@
 """Compares a result with what Tavus knows, what the table holds, and what the function could not know."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Container
-
-    from local.soak.faulty_tavus import Truth
+from collections.abc import Container
+from dataclasses import dataclass
 
 STATUSES = ("rejected", "not_found", "unconfirmed", "ended")  # weakest first
 TRUE, UNTRUE = "true", "untrue"
 UNREAD, UNWRITTEN = "record not read", "record not written"  # these excuse a result that says too little
+
+
+@dataclass
+class Truth:
+    """The true outcome of a conversation."""
+
+    hopeless: bool  # no request will ever get a conclusive answer
+    ended: bool = False  # by one of our requests
+    confirmed: bool = False  # the function got a complete answer that says so
+    refused: bool = False  # a request was refused
+    doubtful: bool = False  # the function can't know whether one of its requests ended it
 
 
 def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Container[str]) -> str:
@@ -21,7 +26,7 @@ def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Conta
     if strongest not in ("not_found", "unconfirmed"):
         return UNTRUE
     stronger = record is not None and STATUSES.index(record) > STATUSES.index(strongest)
-    if "GetItem" in unmade and (stronger or strongest == "unconfirmed"):  # which is also what an unread record means
+    if "GetItem" in unmade and (stronger or strongest == "unconfirmed"):  # as an unread record is taken to mean
         return UNREAD
     if stronger:
         return UNTRUE

@@ -1,17 +1,12 @@
 """Fixtures of the tests that run real parts: the stand-in for Tavus, and the stack deployed to a local AWS."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
 from local.session import DEPLOYMENT_ID
 from local.stack import Stack, deployed
 from local.tavus import Tavus
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,18 @@
 """Sends session timeouts to a deployed stack, and follows them through its queues."""
 
-from __future__ import annotations
-
 import json
-import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonschema
 
 from local.process import ROOT
-from local.session import DEPLOYMENT_ID, end_path, schedules, send, timeout_of, timeout_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from local.stack import Stack
-    from local.tavus import Tavus
+from local.session import DEPLOYMENT_ID, end_path, schedules, send, timeout_of, timeout_path, wait_until
+from local.stack import Stack
+from local.subscriber import take_messages
+from local.tavus import Tavus
 
 RESULT_SCHEMA = json.loads((ROOT / "events/conversation-end-result.schema.json").read_text())
-WAIT_SECONDS = 60
 
 
 def assert_published(result: dict[str, Any]) -> None:
@@ -71,14 +64,6 @@ def send_message(stack: Stack, body: str) -> None:
     stack.client("sqs").send_message(QueueUrl=stack.outputs["TimeoutQueueUrl"], MessageBody=body)
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {WAIT_SECONDS} s")
-        time.sleep(0.2)
-
-
 def messages(stack: Stack, output: str, *kinds: str) -> int:
     """Count the messages of a queue, or only those of some kinds: visible (""), NotVisible or Delayed ones."""
     names = [f"ApproximateNumberOfMessages{kind}" for kind in kinds or ("", "NotVisible", "Delayed")]
@@ -89,11 +74,8 @@ def messages(stack: Stack, output: str, *kinds: str) -> int:
 
 def take_failed(stack: Stack) -> str:
     """Wait for the message of the failed queue, check that it is the only one, and take it. Returns its body."""
-    sqs, url = stack.client("sqs"), stack.outputs["FailedQueueUrl"]
     wait_until(lambda: messages(stack, "FailedQueueUrl") > 0, "a message in the failed queue")
-    [message] = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
-    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-    body: str = message["Body"]
+    [body] = take_messages(stack, stack.outputs["FailedQueueUrl"])
     return body
 
 

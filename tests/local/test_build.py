@@ -1,7 +1,5 @@
 """What `sam build` leaves, which is what runs on Lambda: pinned packages, our own, and byte code."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json
@@ -21,8 +19,7 @@ import pytest
 
 from local.build import build
 from local.process import AWS_CLIENT, ROOT, clean_environment
-from operations import package
-from operations.package import add_byte_code, install
+from operations.package import add_byte_code, install, made
 from operations.trim import TIME_ZONES
 from tests.unit.fakes import TIMER_SETTINGS
 
@@ -171,22 +168,20 @@ def test_code_that_does_not_compile_stops_the_build(tmp_path: Path) -> None:
         add_byte_code(tmp_path)
 
 
-@pytest.mark.parametrize("lost", ["", "code", "built-from"])
-def test_lost_code_is_made_again(lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", ["", "code", "code.built-from"])
+def test_lost_code_is_made_again(lost: str, tmp_path: Path) -> None:
     """Code that is complete and current is made once."""
-    made: list[Path] = []
+    calls: list[Path] = []
 
     def make(folder: Path) -> None:
-        made.append(folder)
+        calls.append(folder)
         folder.mkdir()
 
-    monkeypatch.setattr(package, "_CACHE", tmp_path)
-    monkeypatch.setattr(package, "package", make)
-    with package.packaged() as code:
+    with made(tmp_path / "code", "digest", make):
         pass
     if lost:
         (tmp_path / lost).rename(tmp_path / "moved")
-    with package.packaged() as code:
+    with made(tmp_path / "code", "digest", make) as code:
         assert code.is_dir()
 
-    assert len(made) == (2 if lost else 1)
+    assert len(calls) == (2 if lost else 1)

@@ -1,26 +1,21 @@
 """The template, deployed to a local AWS (ministack) that enforces the role of each function."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from local.session import DEPLOYMENT_ID, end_path, put, schedules, send, session_timeout, timeout_path
+from local.stack import Stack
 from local.subscriber import Subscriber
+from local.tavus import Tavus
 from tests.local.delivery import assert_published, at, reach_limit, requests_for, schedule_of, set_limit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from local.stack import Stack
-    from local.tavus import Tavus
 
 PROBE = """
 import boto3
@@ -88,7 +83,7 @@ def test_an_invalid_request_does_nothing(
 def test_a_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     """The published result names the conversation and the event. The end is recorded for 30 days."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
-    event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
+    event_id = put(stack, session_timeout(conversation_id))
     result = subscriber.result_of(event_id)
     assert_published(result)
     assert (result["detail"]["conversation_id"], result["detail"]["status"]) == (conversation_id, "ended")
@@ -102,7 +97,7 @@ def test_a_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, sub
 def test_the_result_for_an_unknown_conversation_is_not_found(
     stack: Stack, tavus: Tavus, subscriber: Subscriber
 ) -> None:
-    result = subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, "cunknown")))
+    result = subscriber.result_of(put(stack, session_timeout("cunknown")))
     assert_published(result)
     assert result["detail"]["status"] == "not_found"
 
@@ -111,8 +106,8 @@ def test_the_result_for_an_unknown_conversation_is_not_found(
 def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscriber, other: dict[str, str]) -> None:
     """The rule matches the source and the detail-type exactly, not by their beginning."""
     spared, ended = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
-    put(stack, session_timeout(DEPLOYMENT_ID, spared) | other)
-    subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, ended)))
+    put(stack, session_timeout(spared) | other)
+    subscriber.result_of(put(stack, session_timeout(ended)))
     assert requests_for(tavus, spared) == 0
 
 
@@ -179,7 +174,7 @@ def test_a_limit_after_the_end_is_harmless(stack: Stack, tavus: Tavus, subscribe
     """The result is `ended` where a session timeout ended the conversation, which is recorded, or else `not_found`."""
     by_request, by_event = tavus.start(DEPLOYMENT_ID), tavus.start(DEPLOYMENT_ID)
     send(stack, "POST", end_path(DEPLOYMENT_ID, by_request))
-    subscriber.result_of(put(stack, session_timeout(DEPLOYMENT_ID, by_event)))
+    subscriber.result_of(put(stack, session_timeout(by_event)))
     later = Subscriber(stack)
     for conversation_id in (by_request, by_event):
         reach_limit(stack, conversation_id, set_limit(stack, conversation_id, 60))

@@ -1,7 +1,5 @@
 """The life of a stack: deploy, change who may call it, its options and its bus, delete. And the end of a local run."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,8 +8,10 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -22,18 +22,12 @@ from botocore.exceptions import ClientError
 from local.build import build
 from local.process import AWS_CLIENT, ROOT
 from local.session import DEPLOYMENT_ID, put, session_timeout
-from local.stack import delete, deploy, update
+from local.stack import Stack, delete, deploy, update
 from local.subscriber import Subscriber
+from local.tavus import Tavus
 from operations import deploy as deploy_program
 from operations import smoke
 from tests.local.delivery import reach_limit, set_limit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from local.stack import Stack
-    from local.tavus import Tavus
 
 NAME = "lifecycle"
 PASSED = "passed to the function"
@@ -139,7 +133,7 @@ def test_smoke_passes_on_a_stack_that_works(
     """`make smoke` finds the API by the name of the stack, signs where a route demands it, and accepts rejections."""
     deploy_with(HttpAuth="NONE", LimitAuth="IAM")
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
-    smoke.main(["--stack", NAME])
+    smoke.main(NAME)
     out = capsys.readouterr().out
     assert out.count("403 {") == out.count('"reason": "deployment_not_allowed"') == len(smoke.ROUTES)
 
@@ -154,6 +148,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: Stack) -> It
     (tmp_path / ".aws-sam").mkdir()
     (tmp_path / ".aws-sam/build").symlink_to(build().parent)
     monkeypatch.setattr(deploy_program, "ROOT", tmp_path)
+    monkeypatch.setattr(deploy_program, "BUILD", ["true"])
     yield given
     if "stack_name" in "".join(file.read_text() for file in tmp_path.glob("deploy-*.toml")):
         delete(stack.endpoint_url, "first")
@@ -164,9 +159,8 @@ def test_a_first_deployment_asks_two_questions_and_shows_the_outputs(
 ) -> None:
     """An invalid answer is asked for again. A second deployment asks nothing."""
     answers += ["-d", "d1, d2", "ops@example.com"]
-    deploy_program.main("ask", "first")
-    deploy_program.main("ask", "first")
-    deploy_program.main("run", "first")
+    deploy_program.main("first")
+    deploy_program.ask(tmp_path / "deploy-first.toml", "first", "us-east-1")
 
     assert answers == []
     kept = tomllib.loads((tmp_path / "deploy-first.toml").read_text())["default"]["deploy"]["parameters"]
@@ -187,17 +181,16 @@ def test_a_deployment_without_an_account_asks_nothing(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
     with pytest.raises(SystemExit, match=r"^Not deployed: .+\. Check AWS_PROFILE and AWS_REGION\.$"):
-        deploy_program.main("ask", "first")
+        deploy_program.main("first")
 
     assert (answers, list(tmp_path.glob("deploy-*"))) == ([], [])
 
 
 def test_smoke_fails_where_there_is_no_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`make smoke` exits 2 and says so."""
+    """`make smoke` says so."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
-    with pytest.raises(SystemExit) as exit_:
-        smoke.main(["--stack", "nowhere"])
-    assert exit_.value.code == 2
+    with pytest.raises(SystemExit, match=r"\. Check STACK, AWS_PROFILE and AWS_REGION\.$"):
+        smoke.main("nowhere")
 
 
 def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
@@ -282,7 +275,7 @@ def test_change_of_the_bus(deploy_with: Deploy, tavus: Tavus) -> None:
     after = deploy_with(EventBusName="moved")
     subscriber = Subscriber(after)
     reach_limit(after, limited, ends_at)
-    put(after, session_timeout(DEPLOYMENT_ID, timed_out) | {"Source": "lifecycle.sessions"})
+    put(after, session_timeout(timed_out) | {"Source": "lifecycle.sessions"})
 
     assert subscriber.result_of(timed_out)["detail"]["status"] == "ended"
     assert subscriber.result_of(limited)["detail"]["status"] == "ended"
@@ -363,8 +356,8 @@ socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()
 """
 LOCAL_RUN = f"""
 import signal, sys
-from local.process import clean_environment, free_port, interrupt_once, serving
-interrupt_once()
+from local.process import clean_environment, free_port, serving, stop_on_signals
+stop_on_signals()
 port = free_port()
 with serving([sys.executable, "-c", {SERVER!r}, port], clean_environment(), port):
     print("ready", flush=True)
@@ -391,7 +384,6 @@ def test_a_local_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> N
 
         run.send_signal(number)
 
-        assert ("Stopping" in run.stdout.read()) == (number != signal.SIGKILL)
     _, left = psutil.wait_procs(programs, timeout=10)
     # Without an init process, a container keeps zombies.
     assert all(program.status() == psutil.STATUS_ZOMBIE for program in left)

@@ -1,17 +1,12 @@
 """The lock and what is exported from it."""
 
-from __future__ import annotations
-
 import os
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from local.process import ROOT, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 UV = ROOT / ".venv-uv/bin/uv"
 

@@ -3,17 +3,26 @@
 docs/operating.md tells the same stories. Only AWS itself shows a redrive, and what a rule cannot deliver.
 """
 
-from __future__ import annotations
-
 import json
 import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 
-from local.session import DEPLOYMENT_ID, log, logged, put, seconds_late, session_timeout, timeout_of
+from local.session import (
+    DEPLOYMENT_ID,
+    log,
+    logged,
+    put,
+    seconds_ahead,
+    seconds_late,
+    session_timeout,
+    wait_until,
+)
+from local.stack import Stack
 from local.subscriber import Subscriber
+from local.tavus import Tavus
 from tests.local.delivery import (
     assert_published,
     event_of,
@@ -23,14 +32,7 @@ from tests.local.delivery import (
     send_message,
     set_limit,
     take_failed,
-    wait_until,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from local.stack import Stack
-    from local.tavus import Tavus
 
 type NewLines = Callable[[], list[str]]
 
@@ -64,10 +66,6 @@ def values(lines: list[str], metric: str) -> list[float]:
     return [value for line in emitted if line["trigger"] == "event" for value in line.get(metric, [])]
 
 
-def seconds_ahead(seconds: int) -> str:
-    return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def test_redrive_after_the_last_receive(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     """SQS moves the message to the failed queue. Sent again, it ends the conversation under the id of the event."""
     sqs, queue = stack.client("sqs"), {"QueueUrl": stack.outputs["TimeoutQueueUrl"]}
@@ -95,7 +93,7 @@ def test_stop(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     conversation_id = tavus.start(DEPLOYMENT_ID)
     functions.update_event_source_mapping(**mapping, Enabled=False)
     try:
-        event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
+        event_id = put(stack, session_timeout(conversation_id))
         time.sleep(2)  # ministack looks for messages every second
         assert messages(stack, "TimeoutQueueUrl", "") > 0
         assert requests_for(tavus, conversation_id) == messages(stack, "FailedQueueUrl") == 0
@@ -116,7 +114,7 @@ def test_message_that_is_no_event(stack: Stack, new_lines: NewLines) -> None:
 def test_event_without_ids(stack: Stack, tavus: Tavus, subscriber: Subscriber, new_lines: NewLines) -> None:
     """It is refused whole and at its first try, counted and logged. The correct event ends the conversation."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
-    correct = session_timeout(DEPLOYMENT_ID, conversation_id)
+    correct = session_timeout(conversation_id)
     detail = {"deployment_id": DEPLOYMENT_ID, "conversationId": conversation_id}
     event_id = put(stack, correct | {"Detail": json.dumps(detail)})
 
@@ -143,8 +141,7 @@ def test_dead_letter_of_a_schedule(stack: Stack, tavus: Tavus, subscriber: Subsc
 def test_ends_at(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:
     """The conversation ends at that second, not before, and at most 2 s late."""
     conversation_id, ends_at = tavus.start(DEPLOYMENT_ID), seconds_ahead(8)
-    detail = timeout_of(conversation_id)["detail"] | {"ends_at": ends_at}
-    event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id) | {"Detail": json.dumps(detail)})
+    event_id = put(stack, session_timeout(conversation_id, ends_at=ends_at))
     result = subscriber.result_of(event_id)
     assert 0 <= seconds_late(result, ends_at) <= LATE_SECONDS
     assert requests_for(tavus, conversation_id) == 1
@@ -155,7 +152,7 @@ def test_outage_of_tavus(stack: Stack, tavus: Tavus, subscriber: Subscriber, new
     conversation_id = tavus.start(DEPLOYMENT_ID)
     tavus.down = True
     try:
-        event_id = put(stack, session_timeout(DEPLOYMENT_ID, conversation_id))
+        event_id = put(stack, session_timeout(conversation_id))
         wait_until(lambda: len(values(new_lines(), "unavailable")) == 2, "two failed tries")
     finally:
         tavus.down = False

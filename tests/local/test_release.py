@@ -1,13 +1,12 @@
 """`make release`: a zip, a template, a list of packages and checksums, which deploy without a build."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import tomllib
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -15,15 +14,9 @@ import pytest
 from local.build import build
 from local.process import ROOT, ProcessFailed, run
 from local.session import DEPLOYMENT_ID, end_path, send
-from local.stack import delete, deploy
+from local.stack import Stack, delete, deploy
+from local.tavus import Tavus
 from operations.release import RELEASES, release_template, zip_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from local.stack import Stack
-    from local.tavus import Tavus
 
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 NAME = f"end-conversation-{VERSION}"

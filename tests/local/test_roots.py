@@ -1,7 +1,5 @@
 """The CA certificates in the build: those of certifi's bundle, each in a file that OpenSSL finds."""
 
-from __future__ import annotations
-
 import ssl
 import subprocess
 from datetime import UTC, datetime

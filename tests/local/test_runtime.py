@@ -1,29 +1,22 @@
 """The built function under AWS Lambda's own Python runtime and Runtime Interface Emulator."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from local.build import build
 from local.process import ROOT
-from local.runtime import sandbox
+from local.runtime import Sandbox, sandbox
 from local.session import DEPLOYMENT_ID, end_path, logged, request_for, timeout_of
+from local.stack import Stack
 from local.subscriber import Subscriber
+from local.tavus import Tavus
 from tests.local.traced import TRACE_ID
-from tests.unit.fault_server import FaultServer, answer, drip, endlessly, hang
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from local.runtime import Sandbox
-    from local.stack import Stack
-    from local.tavus import Tavus
-    from tests.unit.fault_server import Reply
+from tests.unit.fault_server import FaultServer, Reply, answer, drip, endlessly, hang
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Lambda's runtime and its emulator are Linux programs")
 

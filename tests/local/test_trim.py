@@ -1,7 +1,5 @@
 """What the build leaves out of botocore's data: nothing that a request of ours, or its answer, depends on."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from itertools import product

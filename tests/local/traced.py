@@ -1,7 +1,5 @@
 """The handler of a sampled call. Lambda's emulator passes no trace header on, so this sets it as the runtime would."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The documentation names only what exists, and names all that callers and operators need."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

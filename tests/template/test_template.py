@@ -1,7 +1,5 @@
 """Rules that the template follows, checked against the code, the sample events and the documentation."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -222,19 +220,6 @@ def test_only_the_timer_function_uses_the_scheduler() -> None:
 
 
 # Limits
-
-
-def test_a_schedule_sends_to_the_queue() -> None:
-    """With a retry policy and a dead-letter queue, both of which its role may send to."""
-    variables = FUNCTIONS["TimerFunction"]["Environment"]["Variables"]
-    target = json.loads(variables["TIMER_TARGET"]["Fn::Sub"])
-    assert (target["Arn"], target["RoleArn"]) == ("${TimeoutQueue.Arn}", "${SchedulerRole.Arn}")
-    assert target["DeadLetterConfig"] == {"Arn": "${FailedQueue.Arn}"}
-    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
-    assert "Input" not in target
-    assert variables["TIMER_GROUP_NAME"] == {"Ref": "TimerGroup"}
-    [may] = [statement for role, statement in statements() if role == "SchedulerRole"]
-    assert (may["Action"], may["Resource"]) == ("sqs:SendMessage", BOTH_QUEUES)
 
 
 def test_the_longest_limit_has_the_range_that_the_code_accepts() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from local.session import DEPLOYMENT_ID
 from local.stack import Stack, deployed
+from local.subscriber import Subscriber
 from local.tavus import Tavus
 
 
@@ -21,3 +22,9 @@ def stack(tavus: Tavus) -> Iterator[Stack]:
     """The template, deployed once for all tests."""
     with deployed(tavus.url, DEPLOYMENT_ID) as stack:
         yield stack
+
+
+@pytest.fixture(scope="module")
+def subscriber(stack: Stack) -> Subscriber:
+    """A consumer of all results from now on."""
+    return Subscriber(stack)

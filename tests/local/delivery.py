@@ -46,17 +46,13 @@ def schedule_of(stack: Stack, conversation_id: str) -> dict[str, Any] | None:
     return {name: value for name, value in found[0].items() if name not in added} if found else None
 
 
-def at(end: datetime) -> str:
-    return f"at({end:%Y-%m-%dT%H:%M:%S})"
-
-
 def reach_limit(stack: Stack, conversation_id: str, ends_at: str) -> None:
     """Move a limit to this moment."""
     schedule = schedule_of(stack, conversation_id)
     assert schedule
     now = datetime.now(UTC)
     due = json.loads(json.dumps(schedule).replace(ends_at, f"{now:%Y-%m-%dT%H:%M:%SZ}"))
-    stack.client("scheduler").update_schedule(**due | {"ScheduleExpression": at(now)})
+    stack.client("scheduler").update_schedule(**due | {"ScheduleExpression": f"at({now:%Y-%m-%dT%H:%M:%S})"})
 
 
 def send_message(stack: Stack, body: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from local.build import build
 from local.process import AWS_CLIENT, ROOT, clean_environment
-from operations.package import add_byte_code, install, made
+from operations.package import install, made
 from operations.trim import TIME_ZONES
 from tests.unit.fakes import TIMER_SETTINGS
 
@@ -159,13 +159,6 @@ def test_an_index_without_upload_dates_is_enough(tmp_path: Path, monkeypatch: py
         install(tmp_path / "function", tmp_path / "requirements.txt", "--no-cache")
         index.shutdown()
     assert (tmp_path / "function/tiny.py").exists()
-
-
-def test_code_that_does_not_compile_stops_the_build(tmp_path: Path) -> None:
-    """A tree without complete byte code is not deployed."""
-    (tmp_path / "broken.py").write_text("def")
-    with pytest.raises(subprocess.CalledProcessError):
-        add_byte_code(tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["", "code", "code.built-from"])

@@ -1,12 +1,10 @@
 """The template, deployed to a local AWS (ministack) that enforces the role of each function."""
 
-import hashlib
 import io
 import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from local.session import DEPLOYMENT_ID, end_path, put, schedules, send, session
 from local.stack import Stack
 from local.subscriber import Subscriber
 from local.tavus import Tavus
-from tests.local.delivery import assert_published, at, reach_limit, requests_for, schedule_of, set_limit
+from tests.local.delivery import assert_published, reach_limit, requests_for, set_limit
 
 PROBE = """
 import boto3
@@ -30,11 +28,6 @@ def handler(call, context):
 """
 
 
-@pytest.fixture(scope="module")
-def subscriber(stack: Stack) -> Subscriber:
-    return Subscriber(stack)
-
-
 def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
     """The answer is Tavus' own body."""
     conversation_id = tavus.start(DEPLOYMENT_ID)
@@ -43,12 +36,6 @@ def test_a_request_ends_the_conversation(stack: Stack, tavus: Tavus) -> None:
     assert response.headers["Content-Type"] == "application/json"
     assert (DEPLOYMENT_ID, conversation_id) not in tavus.active
     assert requests_for(tavus, conversation_id) == 1
-
-
-def test_a_request_for_an_unknown_conversation_is_a_404_problem(stack: Stack, tavus: Tavus) -> None:
-    response = send(stack, "POST", end_path(DEPLOYMENT_ID, "cunknown"))
-    assert (response.status, response.json()["reason"]) == (404, "not_found")
-    assert response.headers["Content-Type"] == "application/problem+json"
 
 
 INVALID_IDS = ["..", "%2e%2e", "c1%0A", "c" * 129, "%D9%A1"]  # API Gateway may decode them or not
@@ -94,14 +81,6 @@ def test_a_session_timeout_ends_the_conversation(stack: Stack, tavus: Tavus, sub
     assert int(item["expires_at"]["N"]) - time.time() == pytest.approx(30 * 24 * 3600, abs=120)
 
 
-def test_the_result_for_an_unknown_conversation_is_not_found(
-    stack: Stack, tavus: Tavus, subscriber: Subscriber
-) -> None:
-    result = subscriber.result_of(put(stack, session_timeout("cunknown")))
-    assert_published(result)
-    assert result["detail"]["status"] == "not_found"
-
-
 @pytest.mark.parametrize("other", [{"Source": "myapp.sessions.test"}, {"DetailType": "Session Timeout Soon"}])
 def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscriber, other: dict[str, str]) -> None:
     """The rule matches the source and the detail-type exactly, not by their beginning."""
@@ -109,65 +88,6 @@ def test_other_events_end_nothing(stack: Stack, tavus: Tavus, subscriber: Subscr
     put(stack, session_timeout(spared) | other)
     subscriber.result_of(put(stack, session_timeout(ended)))
     assert requests_for(tavus, spared) == 0
-
-
-def second(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-
-
-def test_a_limit_is_one_schedule(stack: Stack, tavus: Tavus) -> None:
-    """A minute ahead, it puts the session timeout on the queue once, and is then deleted."""
-    conversation_id = tavus.start(DEPLOYMENT_ID)
-    earliest = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=600)
-
-    ends_at = set_limit(stack, conversation_id, 600)
-
-    assert earliest <= second(ends_at) <= datetime.now(UTC) + timedelta(seconds=600)
-    schedule = schedule_of(stack, conversation_id)
-    assert schedule
-    target, name = schedule.pop("Target"), hashlib.sha256(f"{DEPLOYMENT_ID}/{conversation_id}".encode()).hexdigest()
-    assert schedule == {
-        "GroupName": stack.outputs["TimerGroupName"],
-        "Name": name,
-        "Description": f"{DEPLOYMENT_ID}/{conversation_id}",
-        "ScheduleExpression": at(second(ends_at) - timedelta(seconds=60)),
-        "ScheduleExpressionTimezone": "UTC",
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        "ActionAfterCompletion": "DELETE",
-        "State": "ENABLED",
-    }
-    role = target.pop("RoleArn").rpartition("/")[2]
-    assert role in {found["RoleName"] for found in stack.client("iam").list_roles()["Roles"]}
-    assert json.loads(target.pop("Input")) == {
-        "id": name,
-        "source": "end-conversation",
-        "detail-type": "Session Limit",
-        "time": ends_at,
-        "detail": {"deployment_id": DEPLOYMENT_ID, "conversation_id": conversation_id, "ends_at": ends_at},
-    }
-    assert target == {
-        "Arn": stack.outputs["TimeoutQueueArn"],
-        "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 3600},
-        "DeadLetterConfig": {"Arn": stack.outputs["FailedQueueArn"]},
-    }
-
-
-def test_the_earliest_end_wins(stack: Stack, tavus: Tavus) -> None:
-    """The same limit and a longer one change nothing. A shorter one moves the schedule."""
-    conversation_id = tavus.start(DEPLOYMENT_ID)
-    ends_at = set_limit(stack, conversation_id, 600)
-    first = schedule_of(stack, conversation_id)
-    assert first
-    assert set_limit(stack, conversation_id, 600) == ends_at
-    assert set_limit(stack, conversation_id, 1200) == ends_at
-    assert schedule_of(stack, conversation_id) == first
-
-    earlier = set_limit(stack, conversation_id, 300)
-
-    assert earlier < ends_at
-    moved = json.loads(json.dumps(first).replace(ends_at, earlier))
-    moved["ScheduleExpression"] = at(second(earlier) - timedelta(seconds=60))
-    assert schedule_of(stack, conversation_id) == moved
 
 
 def test_a_limit_after_the_end_is_harmless(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> None:

@@ -40,11 +40,6 @@ LIMITS = 20
 LATE_SECONDS = 2
 
 
-@pytest.fixture(scope="module")
-def subscriber(stack: Stack) -> Subscriber:
-    return Subscriber(stack)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def limits(stack: Stack, tavus: Tavus, subscriber: Subscriber) -> dict[str, str]:
     """The conversations with limits of 75 to 90 s, and their ends. The other tests run while they wait."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
@@ -12,11 +11,11 @@ from zipfile import ZipFile
 import pytest
 
 from local.build import build
-from local.process import ROOT, ProcessFailed, run
+from local.process import ROOT, run
 from local.session import DEPLOYMENT_ID, end_path, send
 from local.stack import Stack, delete, deploy
 from local.tavus import Tavus
-from operations.release import RELEASES, release_template, zip_folder
+from operations.release import RELEASES
 
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 NAME = f"end-conversation-{VERSION}"
@@ -49,18 +48,6 @@ def test_the_zip_holds_what_sam_build_leaves(folder: Path) -> None:
     assert zipped["end_conversation/LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
 
-def test_times_permissions_and_order_do_not_change_the_zip(tmp_path: Path) -> None:
-    for tree, names, mode, seconds in (("one", "ab", 0o600, 1e9), ("two", "ba", 0o755, 1.5e9)):
-        (tmp_path / tree / "inner").mkdir(parents=True)
-        for name in names:
-            path = tmp_path / tree / "inner" / name
-            path.write_text(name)
-            path.chmod(mode)
-            os.utime(path, (seconds, seconds))
-        zip_folder(tmp_path / tree, tmp_path / f"{tree}.zip")
-    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-
-
 def test_the_list_of_packages_has_what_is_pinned_and_our_version(folder: Path) -> None:
     found = json.loads((folder / f"{NAME}.cdx.json").read_text())
     pinned = [line.split(" ")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line]
@@ -69,31 +56,6 @@ def test_the_list_of_packages_has_what_is_pinned_and_our_version(folder: Path) -
         "application",
         VERSION,
     )
-
-
-@pytest.mark.parametrize("version", ["", "0.0.9", f"v{VERSION}"])
-def test_a_version_that_the_project_does_not_have_is_refused(version: str) -> None:
-    """So that a tag, the list of packages and the files name the same version."""
-    with pytest.raises(ProcessFailed, match=f"VERSION must be the version .*: make release VERSION={VERSION}"):
-        run(["make", "release", f"VERSION={version}"], ENVIRONMENT)
-
-
-def test_the_template_differs_only_in_its_version_and_code(folder: Path) -> None:
-    """Each function names the zip, and has nothing to build. CloudFormation shows the version of a stack."""
-    ours, released = [
-        Counter(path.read_text().splitlines()) for path in (ROOT / "template.yaml", folder / f"{NAME}.yaml")
-    ]
-    [description] = [line for line in ours if line.startswith("Description: ")]
-    to_build = "    Metadata: {BuildMethod: makefile, ContextPath: ., WorkingDirectory: .}"
-    assert ours - released == Counter({description: 1, "    CodeUri: src/": 1, to_build: 3})
-    assert released - ours == Counter({f"{description} Version {VERSION}.": 1, f"      CodeUri: {NAME}.zip": 3})
-
-
-def test_a_template_of_another_form_is_an_error() -> None:
-    """A release must not ship with a change missing."""
-    template = (ROOT / "template.yaml").read_text().replace("CodeUri: src/", "CodeUri: source/")
-    with pytest.raises(ValueError, match="template.yaml has no match for .*CodeUri"):
-        release_template(template, VERSION, "code.zip")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from cryptography import x509
 
 from local.build import build
-from operations.roots import add_roots
 
 BUNDLE = Path(certifi.where())
 
@@ -57,11 +56,3 @@ def test_openssl_finds_each_root_by_its_name(roots: Path, tmp_path: Path) -> Non
         only = ["-no-CAfile", "-no-CAstore", "-CApath", str(folder), "-no_check_time"]
         ran = subprocess.run(["openssl", "verify", *only, *files], capture_output=True, text=True, check=False)  # noqa: S603, S607
         assert ran.stdout.splitlines() == expected, ran.stderr
-
-
-def test_without_the_openssl_command_the_build_says_what_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="^Not built: the build needs the openssl command. Install OpenSSL.$"):
-        add_roots(tmp_path / "roots", BUNDLE.read_text())

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections import Counter
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -233,7 +234,15 @@ def test_the_longest_limit_has_the_range_that_the_code_accepts() -> None:
 # Queues and logs
 
 
-BOTH_QUEUES = [{"Fn::GetAtt": "TimeoutQueue.Arn"}, {"Fn::GetAtt": "FailedQueue.Arn"}]
+def test_what_sends_to_the_queue_tries_for_an_hour_and_keeps_failures() -> None:
+    """A rule may send by the policy of both queues, and a schedule by its role. tests/local shows that they do."""
+    [rule] = of_type("AWS::Events::Rule").values()
+    [target] = rule["Targets"]
+    assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
+    limit_target = json.loads(FUNCTIONS["TimerFunction"]["Environment"]["Variables"]["TIMER_TARGET"]["Fn::Sub"])
+    assert limit_target["DeadLetterConfig"]["Arn"] == "${FailedQueue.Arn}"
+    for policy in (target["RetryPolicy"], limit_target["RetryPolicy"]):
+        assert policy["MaximumEventAgeInSeconds"] == 3600
 
 
 def test_only_the_rule_may_send_to_a_queue() -> None:
@@ -241,28 +250,14 @@ def test_only_the_rule_may_send_to_a_queue() -> None:
     [policy] = of_type("AWS::SQS::QueuePolicy").values()
     [statement] = policy["PolicyDocument"]["Statement"]
     assert policy["Queues"] == [{"Ref": queue} for queue in QUEUES]
-    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", BOTH_QUEUES)
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "SessionTimeoutRule.Arn"}}}
 
 
-def test_the_rule_sends_to_the_queue() -> None:
-    """EventBridge tries for an hour. Then the event is a failed one."""
-    [rule] = of_type("AWS::Events::Rule").values()
-    [target] = rule["Targets"]
-    assert target["Arn"] == {"Fn::GetAtt": "TimeoutQueue.Arn"}
-    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
-    assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
-
-
 def test_the_event_function_gets_messages_one_by_one_and_says_which_stay() -> None:
     [mapping] = of_type("AWS::Lambda::EventSourceMapping").values()
-    assert mapping["FunctionName"] == {"Ref": "EventFunction"}
-    assert mapping["EventSourceArn"] == {"Fn::GetAtt": "TimeoutQueue.Arn"}
     assert (mapping["BatchSize"], mapping["FunctionResponseTypes"]) == (1, ["ReportBatchItemFailures"])
     assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "EventConcurrency"}}
-    limits = PARAMETERS["EventConcurrency"]
-    assert (limits["MinValue"], limits["Default"], limits["MaxValue"]) == (2, 10, 1000)  # 2 and 1,000 are Lambda's
     # Lambda would throttle deliveries above it, and each throttled one counts as a receive.
     assert "ReservedConcurrentExecutions" not in FUNCTIONS["EventFunction"]
 
@@ -273,6 +268,12 @@ def test_a_message_is_hidden_and_kept_for_long_enough() -> None:
     assert queue["VisibilityTimeout"] == 6 * FUNCTIONS["EventFunction"]["Timeout"]  # AWS' advice
     assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
     assert {found["MessageRetentionPeriod"] for found in QUEUES.values()} == {14 * 86_400}
+
+
+def test_a_deleted_stack_leaves_nothing() -> None:
+    """Nor logs: everything logs into groups of the stack."""
+    for name, resource in TEMPLATE["Resources"].items():
+        assert not resource.keys() & {"DeletionPolicy", "UpdateReplacePolicy"}, name
 
 
 def test_the_event_function_gives_tavus_ten_of_thirty_seconds() -> None:
@@ -354,11 +355,7 @@ def test_each_route_is_authorized_as_its_parameter_says(http_auth: str, limit_au
 
 def test_callers_sign_by_default() -> None:
     """And whoever may end conversations may set limits."""
-    allowed = {name: (PARAMETERS[name]["AllowedValues"], PARAMETERS[name]["Default"]) for name in AUTHS}
-    assert allowed == {"HttpAuth": (AUTHORIZATIONS, "IAM"), "LimitAuth": (["SAME", *AUTHORIZATIONS], "SAME")}
-
-
-AUTHS = ("HttpAuth", "LimitAuth")
+    assert (PARAMETERS["HttpAuth"]["Default"], PARAMETERS["LimitAuth"]["Default"]) == ("IAM", "SAME")
 
 
 def test_cors_allows_the_methods_of_the_routes() -> None:
@@ -391,45 +388,42 @@ def watched(alarm: dict[str, Any]) -> Metric:
 WATCHED = {name: watched(alarm) for name, alarm in ALARMS.items()}
 
 
-def emitted() -> set[tuple[str, str, str]]:
-    """Every metric that the code emits: its namespace, its name and its trigger."""
-    every = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
-    variables = {name: value for name, value in every.items() if isinstance(value, str)}
+def report(telemetry: Telemetry, trigger: Any) -> None:
+    """Report all that an invocation with this trigger can report."""
     clock = FakeClock()
     conversation, deadline = Conversation("d1", "c1"), Deadline(clock, 10, 5)
     results = [Result(status, None, clock.now(), 1) for status in Status]
-    output = io.StringIO()
-    with redirect_stdout(output):
-        telemetry = Telemetry(variables | {"POWERTOOLS_SERVICE_NAME": "template", "POWERTOOLS_LOG_LEVEL": "INFO"})
+    telemetry.invalid(trigger, "invalid_id")
+    if trigger == "timer":
+        telemetry.armed(conversation, "2026-11-25T08:37:41Z", deadline)
+        telemetry.timer_failed(conversation, "timeout", deadline)
+        return
+    telemetry.observe(lambda *_: results[0])(conversation, deadline)
+    for result in results:
+        telemetry.count_result(trigger, result)
+        if trigger == "event":
+            telemetry.limit_reached(result)
+    if trigger == "event":
+        telemetry.record_failed("timeout")
+        telemetry.publish_failed("timeout")
+        telemetry.queue_failed("the message was not postponed", "timeout")
+        telemetry.late(1)
 
-        def work(trigger: Any, _: object) -> None:
-            telemetry.observe(lambda *_: results[0])(conversation, deadline)
-            for result in results:
-                telemetry.result(trigger, conversation, result, deadline)
-            telemetry.invalid(trigger, "invalid_id")
-            telemetry.record_failed("timeout")
-            telemetry.publish_failed("timeout")
-            if trigger == "event":
-                telemetry.queue_failed("the message was not postponed", "timeout")
-                telemetry.late(1)
-                for result in results:
-                    telemetry.limit_reached(result)
 
-        def set_limits(*_: object) -> None:
-            telemetry.armed(conversation, "2026-11-25T08:37:41Z", deadline)
-            telemetry.timer_failed(conversation, "timeout", deadline)
-            telemetry.result("timer", conversation, results[0], deadline)
-            telemetry.invalid("timer", "invalid_id")
-
-        for trigger in ("http", "event"):
-            telemetry.instrument(work)(trigger, Context())
-        telemetry.instrument(set_limits)("timer", Context())
+def emitted() -> set[tuple[str, str, str]]:
+    """Every metric that the code and the access log emit: its namespace, its name and its trigger."""
+    every = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    variables = {name: value for name, value in every.items() if isinstance(value, str)}
+    with redirect_stdout(io.StringIO()) as output:
+        telemetry = Telemetry(variables | {"POWERTOOLS_SERVICE_NAME": "template"})
+        for trigger in ("http", "event", "timer"):
+            telemetry.instrument(lambda trigger, _: report(telemetry, trigger))(trigger, Context())
+    lines = [line for line in map(json.loads, output.getvalue().splitlines()) if "_aws" in line]
     found: set[tuple[str, str, str]] = set()
-    for line in map(json.loads, output.getvalue().splitlines()):
-        for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
-            assert [set(names) for names in directive["Dimensions"]] == [{"service", "trigger"}]
-            assert line["service"] == "template"
-            found |= {(directive["Namespace"], metric["Name"], line["trigger"]) for metric in directive["Metrics"]}
+    for line in lines:
+        [directive] = line["_aws"]["CloudWatchMetrics"]
+        assert [set(names) for names in directive["Dimensions"]] == [{"service", "trigger"}]
+        found |= {(directive["Namespace"], metric["Name"], line["trigger"]) for metric in directive["Metrics"]}
     for filter_ in of_type("AWS::Logs::MetricFilter").values():
         [metric] = filter_["MetricTransformations"]
         found.add((metric["MetricNamespace"], metric["MetricName"], "http"))
@@ -437,37 +431,6 @@ def emitted() -> set[tuple[str, str, str]]:
 
 
 EMITTED = emitted()
-# The metrics of AWS that are used here: by namespace, their dimension, its values, and their names.
-OF_AWS = {
-    "AWS/ApiGateway": ("ApiId", {"HttpApi"}, {"5xx"}),
-    "AWS/Lambda": ("FunctionName", {*FUNCTIONS}, {"Errors", "Throttles"}),
-    "AWS/SQS": (
-        "QueueName",
-        {f"{queue}.QueueName" for queue in QUEUES},
-        {
-            "ApproximateAgeOfOldestMessage",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesVisible",
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ALARMS)
-def test_every_alarm_watches_a_metric_that_exists(name: str) -> None:
-    """The code, the access log or AWS emits it, under exactly these dimensions."""
-    namespace, metric, dimensions = WATCHED[name]
-    if namespace in OF_AWS:
-        dimension, values, metrics = OF_AWS[namespace]
-        [(found, value)] = dimensions
-        assert (found, value in values, metric in metrics) == (dimension, True, True)
-    else:
-        by = dict(dimensions)
-        assert by.keys() == {"service", "trigger"}
-        # The metrics of two stacks in one account do not mix.
-        service = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
-        assert by["service"] == service["Ref"] == "AWS::StackName"
-        assert (namespace, metric, by["trigger"]) in EMITTED
 
 
 @pytest.mark.parametrize("name", ALARMS)
@@ -481,29 +444,38 @@ def test_every_alarm_notifies_the_mail_address_and_the_topic(name: str) -> None:
 
 
 def own(metric: str, trigger: str) -> Metric:
-    return "EndConversation", metric, frozenset({("service", "AWS::StackName"), ("trigger", trigger)})
+    """A metric of this stack, which the metrics of another stack in the account do not mix with."""
+    service = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]["Ref"]
+    return "EndConversation", metric, frozenset({("service", service), ("trigger", trigger)})
 
 
-def of_queue(metric: str, queue: str) -> Metric:
-    return "AWS/SQS", metric, frozenset({("QueueName", f"{queue}.QueueName")})
+def of_aws(namespace: str, metric: str, dimension: str, value: str) -> Metric:
+    return namespace, metric, frozenset({(dimension, value)})
 
 
-@pytest.mark.parametrize(
-    ("symptom", "metric"),
-    [
-        ("callers get errors", ("AWS/ApiGateway", "5xx", frozenset({("ApiId", "HttpApi")}))),
-        ("callers are turned away", own("turned_away", "http")),
-        ("session timeouts are not taken", of_queue("ApproximateAgeOfOldestMessage", "TimeoutQueue")),
-        ("session timeouts are late", own("late", "event")),
-        ("session timeouts failed", of_queue("ApproximateNumberOfMessagesVisible", "FailedQueue")),
-        ("Tavus or the allow-list refuses", own("rejected", "event")),
-        ("Tavus confirms no end", own("confirmed", "event")),
-        ("the event function raised", ("AWS/Lambda", "Errors", frozenset({("FunctionName", "EventFunction")}))),
-        ("the record failed", own("record_failed", "event")),
-    ],
-)
-def test_every_symptom_has_one_alarm(symptom: str, metric: Metric) -> None:
-    assert list(WATCHED.values()).count(metric) == 1, symptom
+# By symptom: the metric that one alarm watches.
+SYMPTOMS = {
+    "callers get errors": of_aws("AWS/ApiGateway", "5xx", "ApiId", "HttpApi"),
+    "callers are turned away": own("turned_away", "http"),
+    "session timeouts are not taken": of_aws(
+        "AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", "TimeoutQueue.QueueName"
+    ),
+    "session timeouts are late": own("late", "event"),
+    "session timeouts failed": of_aws(
+        "AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "FailedQueue.QueueName"
+    ),
+    "Tavus or the allow-list refuses": own("rejected", "event"),
+    "Tavus confirms no end": own("confirmed", "event"),
+    "the event function raised": of_aws("AWS/Lambda", "Errors", "FunctionName", "EventFunction"),
+    "the record failed": own("record_failed", "event"),
+}
+
+
+def test_every_symptom_has_one_alarm() -> None:
+    """The code or the access log emits what is not AWS' own, under exactly these dimensions."""
+    assert Counter(WATCHED.values()) == Counter(SYMPTOMS.values())
+    for namespace, metric, dimensions in SYMPTOMS.values():
+        assert namespace.startswith("AWS/") or (namespace, metric, dict(dimensions)["trigger"]) in EMITTED
 
 
 @pytest.mark.parametrize(
@@ -525,10 +497,12 @@ def test_unconfirmed_ends_set_off_an_alarm_only_if_none_is_confirmed(
 
 
 def test_every_alarm_names_its_row_in_the_documentation() -> None:
+    """And the documentation names no alarm that does not exist."""
     for name, alarm in ALARMS.items():
         assert alarm["AlarmDescription"].endswith(f" See {name} in docs/operating.md.")
         [row] = re.findall(rf"^\| `{name}` .* \|$", (ROOT / "docs/operating.md").read_text(), re.MULTILINE)
         assert re.search("`(aws|make) ", row), name  # a command
+    assert set(re.findall(r"`(\w+Alarm)`", documentation())) == ALARMS.keys()
 
 
 def test_the_access_log_counts_what_api_gateway_turns_away() -> None:
@@ -550,7 +524,8 @@ def test_the_dashboard_shows_metrics_that_exist_and_every_metric_of_the_code() -
     lines = [line for widget in widgets for line in widget["properties"]["metrics"]]
     shown = {line[1] for line in lines if isinstance(line[0], str) and line[0] != "..."}
     of_code = {metric for _, metric, _ in EMITTED}
-    assert shown <= of_code | {metric for *_, metrics in OF_AWS.values() for metric in metrics}
+    of_aws = {metric for namespace, metric, _ in SYMPTOMS.values() if namespace.startswith("AWS/")}
+    assert shown <= of_code | of_aws | {"Throttles", "ApproximateNumberOfMessagesNotVisible"}
     assert of_code <= shown
 
 

@@ -131,10 +131,8 @@ class FakeQueue:
         self.failure: AwsCallFailed | None = None
         self.postponed: list[tuple[str, int]] = []
         self.refused: list[dict[str, Any]] = []
-        self.left: list[float] = []
 
     def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
-        self.left.append(deadline.left())
         if self.failure is not None:
             raise self.failure
         self.postponed.append((receipt_handle, seconds))

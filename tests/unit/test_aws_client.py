@@ -11,16 +11,14 @@ from itertools import count
 from logging.handlers import BufferingHandler
 from threading import Event
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import boto3
 import pytest
 import trustme
-from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
 
 from end_conversation.aws import client as aws_client
 from end_conversation.aws.bus import EventBus
-from end_conversation.aws.client import PAUSE_SECONDS, RETRYABLE_CODES, TRY_SECONDS, call_with_retry
+from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS, call_with_retry
 from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
 from end_conversation.trust import Trust
@@ -194,13 +192,6 @@ def test_a_hanging_resolver_is_abandoned(putting: Callable[[str], Put], monkeypa
     assert time.monotonic() - start < 1.5
 
 
-def test_no_try_begins_that_could_end_after_the_deadline() -> None:
-    clock = FakeClock()
-
-    with pytest.raises(AwsCallFailed, match="^NoTimeLeft$"):
-        call_with_retry(lambda: pytest.fail("called"), Deadline(clock, TRY_SECONDS - 0.1, 0), clock)
-
-
 @pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize(
     ("port", "kind"), [(unused_port, "NewConnectionError"), (full_port, "ConnectTimeoutError")], ids=["closed", "full"]
@@ -287,35 +278,6 @@ def test_the_second_try_has_a_new_signature(
 
     assert [request.headers["X-Amz-Date"].decode() for request in requests] == ["20261122T000000Z", "20261122T002000Z"]
     assert len({request.headers["Authorization"] for request in requests}) == 2
-
-
-# Of the errors that all services share, those that can pass (Amazon DynamoDB API Reference, "Common Errors").
-COMMON_ERRORS = {"InternalFailure", "RequestExpired", "RequestTimeoutException", "ServiceUnavailable"}
-
-
-@pytest.mark.parametrize(
-    ("service", "operation"),
-    [
-        ("dynamodb", "GetItem"),
-        ("dynamodb", "PutItem"),
-        ("events", "PutEvents"),
-        ("scheduler", "CreateSchedule"),
-        ("scheduler", "GetSchedule"),
-        ("scheduler", "UpdateSchedule"),
-        ("sqs", "ChangeMessageVisibility"),
-        ("sqs", "SendMessage"),
-    ],
-)
-def test_what_botocore_retries_is_retryable(service: Any, operation: str) -> None:
-    """Of the error codes of an operation, these are in botocore's own lists or marked in its service model."""
-    throttled, transient = cast("Any", ThrottledRetryableChecker), cast("Any", TransientRetryableChecker)
-    # botocore has no public way to these lists.
-    listed = {*throttled._THROTTLED_ERROR_CODES, *transient._TRANSIENT_ERROR_CODES}  # noqa: SLF001
-    errors = boto3.client(service).meta.service_model.operation_model(operation).error_shapes
-    retried = {error.name for error in errors if error.name in listed or "retryable" in error.metadata}
-
-    assert COMMON_ERRORS & listed
-    assert retried | COMMON_ERRORS | {"ThrottlingException"} <= RETRYABLE_CODES
 
 
 @pytest.mark.parametrize(

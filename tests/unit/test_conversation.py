@@ -6,6 +6,7 @@ import pytest
 
 from end_conversation.conversation import Conversation, is_id
 from end_conversation.errors import InvalidId
+from tests.unit.doors import ID_RULE
 
 
 @pytest.mark.parametrize("valid", ["a", "7", "d-1_x-", "3f0c9a1e-0000-4000-8000-1234567890ab", "a" * 128])
@@ -31,12 +32,17 @@ def test_a_word_for_a_missing_id_is_none(word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "other", ["", "\u0661\u0662", "\uff41", "a\u202eb", "\ud800", "a" * 129, None, True, 7, ["a"], {}]
+)
+def test_other_values_are_no_ids(other: object) -> None:
+    assert not is_id(other)
+
+
+@pytest.mark.parametrize(
     ("ids", "wrong"), [(("-d", "c1"), "deployment_id"), (("d1", "c/1"), "conversation_id"), (("", ""), "deployment_id")]
 )
 def test_an_invalid_id_is_named_but_not_quoted(ids: tuple[str, str], wrong: str) -> None:
     with pytest.raises(InvalidId) as refused:
         Conversation(*ids)
 
-    rule = "must be 1 to 128 letters, digits, hyphens or underscores, the first a letter or digit, "
-    rule += "and not undefined, null, NaN or None"
-    assert str(refused.value) == f"{wrong} {rule}"
+    assert str(refused.value) == f"{wrong} {ID_RULE}"

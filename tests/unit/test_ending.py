@@ -38,53 +38,43 @@ def run(result: Result, record: FakeRecord | None, logged: list[tuple[str, Resul
     return EndRecorded(answering(result), record, log("answer"), log("result"))(CONVERSATION, Deadline(CLOCK, 10, 5))
 
 
-def test_ended_is_recorded_and_nothing_is_read() -> None:
+@pytest.mark.parametrize(
+    ("result", "recorded"),
+    [
+        (ENDED, [ENDED]),
+        (UNEXPECTED, [UNEXPECTED]),
+        (EARLIER, [EARLIER]),
+        (MAY_HAVE_ENDED, [Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, attempts=3)]),
+        *((result, []) for result in (NOT_FOUND, REJECTED, THROTTLED)),
+    ],
+)
+def test_what_may_have_ended_the_conversation_is_recorded(result: Result, recorded: list[Result]) -> None:
     """Nothing outranks `ended`, so the usual call reads nothing."""
     record = FakeRecord()
 
-    assert run(ENDED, record) == ENDED
-    assert (record.gets, record.puts) == (0, [ENDED])
-
-
-@pytest.mark.parametrize("result", [UNEXPECTED, EARLIER])
-def test_unconfirmed_is_recorded(result: Result) -> None:
-    record = FakeRecord()
-
     assert run(result, record) == result
-    assert record.puts == [result]
+    assert record.puts == recorded
+    assert record.gets == (0 if result is ENDED else 1)
 
 
-@pytest.mark.parametrize("result", [NOT_FOUND, REJECTED, THROTTLED])
-def test_a_result_that_cannot_have_ended_the_conversation_is_not_recorded(result: Result) -> None:
+@pytest.mark.parametrize("first", [UNEXPECTED, MAY_HAVE_ENDED])
+def test_a_second_delivery_that_is_refused_is_unconfirmed(first: Result) -> None:
+    """And not `not_found`. It keeps what it knows itself."""
     record = FakeRecord()
+    run(first, record)
 
-    assert run(result, record) == result
-    assert record.puts == []
-
-
-def test_an_unavailable_tavus_that_may_have_ended_the_conversation_is_recorded() -> None:
-    """The next delivery, answered 404, is then `unconfirmed` and not `not_found`."""
-    record = FakeRecord()
-
-    assert run(MAY_HAVE_ENDED, record) == MAY_HAVE_ENDED
-    [recorded] = record.puts
-    assert recorded == Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, NOW, attempts=3)
-    second = run(NOT_FOUND, record)
-    assert (second.status, second.reason, second.attempts, second.tavus_status_code) == (
-        Status.UNCONFIRMED,
-        Reason.EARLIER_ATTEMPT,
-        1,
-        404,
-    )
+    assert run(NOT_FOUND, record) == NOT_FOUND._replace(status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
 
 
 @pytest.mark.parametrize("result", [UNEXPECTED, EARLIER, NOT_FOUND, REJECTED, MAY_HAVE_ENDED, THROTTLED])
 def test_a_second_delivery_returns_the_recorded_ended(result: Result) -> None:
     """So the result is correct even if a run was killed between Tavus' 200 and PutEvents."""
     record = FakeRecord(ENDED)
+    logged: list[tuple[str, Result]] = []
 
-    assert run(result, record) is ENDED
+    assert run(result, record, logged) is ENDED
     assert record.known is ENDED
+    assert logged == [("answer", result), ("result", ENDED)]
 
 
 def test_ended_written_by_a_concurrent_run_is_found() -> None:
@@ -98,18 +88,14 @@ def test_ended_written_by_a_concurrent_run_is_found() -> None:
     assert run(UNEXPECTED, Raced()) is ENDED
 
 
-@pytest.mark.parametrize("result", [ENDED, UNEXPECTED, MAY_HAVE_ENDED])
-def test_a_record_that_is_down_changes_no_result(result: Result) -> None:
-    assert run(result, FakeRecord(ENDED, down=True)) == result
-
-
-@pytest.mark.parametrize("result", [NOT_FOUND, REJECTED])
+@pytest.mark.parametrize("result", [ENDED, UNEXPECTED, MAY_HAVE_ENDED, NOT_FOUND, REJECTED])
 def test_a_record_that_is_down_may_know_of_an_end(result: Result) -> None:
-    """So neither is certain."""
+    """So a refusal is not certain. Nothing else changes."""
+    unconfirmed = result._replace(status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
+
     outcome = run(result, FakeRecord(ENDED, down=True))
 
-    assert (outcome.status, outcome.reason) == (Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT)
-    assert outcome.tavus_status_code == result.tavus_status_code
+    assert outcome == (unconfirmed if result in (NOT_FOUND, REJECTED) else result)
 
 
 @pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, REJECTED, THROTTLED, MAY_HAVE_ENDED])
@@ -128,14 +114,6 @@ def test_what_tavus_answered_is_logged_before_anything_is_recorded(result: Resul
     run(result, Hanging(), logged)
 
     assert logged == [("result", ENDED)] if result is ENDED else [("answer", result), ("result", result)]
-
-
-def test_the_outcome_is_what_is_logged_as_the_result() -> None:
-    logged: list[tuple[str, Result]] = []
-
-    run(NOT_FOUND, FakeRecord(ENDED), logged)
-
-    assert logged == [("answer", NOT_FOUND), ("result", ENDED)]
 
 
 @pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, MAY_HAVE_ENDED])

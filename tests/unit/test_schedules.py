@@ -1,4 +1,4 @@
-"""The schedules: what Scheduler is asked for, which end stands, and what is given up."""
+"""The schedules: what Scheduler is asked for, and which end stands. test_aws_calls.py has what all calls share."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,19 +9,17 @@ from uuid import UUID
 
 import boto3
 import pytest
-from botocore.stub import ANY, Stubber
+from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from end_conversation.aws import client as aws_client
-from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
+from end_conversation.aws.client import PAUSE_SECONDS
 from end_conversation.aws.schedules import Schedules
 from end_conversation.conversation import Conversation
-from end_conversation.deadline import Clock, Deadline
+from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
-from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, create_client
-from tests.unit.fault_server import FaultServer, answer, drip, hang, reset
+from tests.unit.fakes import FakeClock
 
 CONVERSATION = Conversation("d1", "c1")
 NAME = sha256(b"d1/c1").hexdigest()
@@ -98,42 +96,23 @@ def scheduler() -> Iterator[Scheduler]:
         stub.assert_no_pending_responses()
 
 
-def put(scheduler: Scheduler, seconds: float = 4.5, clock: FakeClock | None = None, ends_at: Any = END) -> datetime:
+def put(scheduler: Scheduler, end: datetime = END, clock: FakeClock | None = None) -> datetime:
     clock = clock or FakeClock()
     schedules = Schedules(scheduler.client, "limits", TARGET, clock)
-    return schedules.put(CONVERSATION, ends_at, Deadline(clock, seconds, 0.5))
+    return schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5))
 
 
-def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler) -> None:
-    """It fires a minute ahead, because Scheduler may be late by as much. The message then waits in the queue."""
-    scheduler.creates()
+@pytest.mark.parametrize(("seconds", "fires_after"), [(600, 540), (76, 16), (75, 15), (74, 15), (60, 15)])
+def test_a_limit_is_one_schedule_that_deletes_itself(scheduler: Scheduler, seconds: int, fires_after: int) -> None:
+    """It fires a minute ahead, because Scheduler may be late by as much. The message then waits in the queue.
 
-    assert put(scheduler) == END
+    It never fires in the past: Scheduler may refuse such a time, and the request takes a while.
+    """
+    now = FakeClock().now()
+    end = now + seconds * SECOND
+    scheduler.add_response("create_schedule", ARN, schedule(end, now + fires_after * SECOND))
 
-
-@pytest.mark.parametrize(("seconds", "fires_after"), [(76, 16), (75, 15), (74, 15), (60, 15)])
-def test_a_schedule_never_fires_in_the_past(scheduler: Scheduler, seconds: int, fires_after: int) -> None:
-    """Scheduler may refuse such a time, and the request takes a while."""
-    clock = FakeClock()
-    end = clock.now() + seconds * SECOND
-    scheduler.add_response("create_schedule", ARN, schedule(end, clock.now() + fires_after * SECOND))
-
-    schedules = Schedules(scheduler.client, "limits", TARGET, clock)
-    assert schedules.put(CONVERSATION, end, Deadline(clock, 4.5, 0.5)) == end
-
-
-def test_a_name_and_a_description_fit_the_longest_ids() -> None:
-    """Scheduler allows 64 characters for a name and 512 for a description."""
-    client: Any = boto3.client("scheduler")
-    longest = Conversation("d" * 128, "c" * 128)
-    with Scheduler(client) as stub:
-        name = sha256(f"{'d' * 128}/{'c' * 128}".encode()).hexdigest()
-        expected = {**dict.fromkeys(schedule(END), ANY), "Name": name}
-        stub.add_response("create_schedule", ARN, expected | {"Description": f"{'d' * 128}/{'c' * 128}"})
-
-        Schedules(client, "limits", TARGET, FakeClock()).put(longest, END, Deadline(FakeClock(), 4.5, 0.5))
-
-        stub.assert_no_pending_responses()
+    assert put(scheduler, end) == end
 
 
 @pytest.mark.parametrize(
@@ -186,29 +165,18 @@ OTHER_TARGETS: dict[str, Callable[[datetime], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("changes", OTHER_TARGETS.values(), ids=OTHER_TARGETS)
-@pytest.mark.parametrize("known", [END, END - SECOND, END - 5 * MINUTE])
-def test_an_earlier_schedule_gets_todays_target(
+@pytest.mark.parametrize("known", [END + MINUTE, END, END - SECOND, END - 5 * MINUTE])
+def test_another_target_is_replaced(
     scheduler: Scheduler, known: datetime, changes: Callable[[datetime], dict[str, Any]]
 ) -> None:
     """An update of the stack may have moved the queue. The earlier end stands."""
+    resulting = min(known, END)
     scheduler.creates("ConflictException")
     scheduler.finds(known, **changes(known))
-    scheduler.updates(to=known)
-    scheduler.finds(known)
+    scheduler.updates(to=resulting)
+    scheduler.finds(resulting)
 
-    assert put(scheduler) == known
-
-
-@pytest.mark.parametrize("changes", OTHER_TARGETS.values(), ids=OTHER_TARGETS)
-def test_a_later_schedule_with_another_target_is_replaced(
-    scheduler: Scheduler, changes: Callable[[datetime], dict[str, Any]]
-) -> None:
-    scheduler.creates("ConflictException")
-    scheduler.finds(END + MINUTE, **changes(END + MINUTE))
-    scheduler.updates()
-    scheduler.finds(END)
-
-    assert put(scheduler) == END
+    assert put(scheduler) == resulting
 
 
 EARLIER = END - 5 * MINUTE
@@ -257,49 +225,38 @@ def test_other_changes_by_hand_stand(scheduler: Scheduler, changes: dict[str, An
     assert put(scheduler) == EARLIER
 
 
-def test_an_overdue_schedule_fires_as_soon_as_possible(scheduler: Scheduler) -> None:
-    """Scheduler has kept it instead of deleting it, or still tries to deliver it. A request must not delay it."""
-    clock = FakeClock()
-    soon = clock.now() + 15 * SECOND
-    scheduler.creates("ConflictException")
-    scheduler.finds(EARLIER, ScheduleExpression=at(clock.now() - 2 * MINUTE), ActionAfterCompletion="NONE")
-    scheduler.add_response("update_schedule", ARN, schedule(soon, soon))
-    scheduler.finds(soon, ScheduleExpression=at(soon))
+NOW = FakeClock().now()
+SOON = NOW + 15 * SECOND
+# What is found, and the end that it gets.
+MOVED: dict[str, tuple[datetime, dict[str, Any], datetime]] = {
+    # Scheduler has kept it instead of deleting it, or still tries to deliver it. A request must not delay it.
+    "overdue": (EARLIER, {"ScheduleExpression": at(NOW - 2 * MINUTE), "ActionAfterCompletion": "NONE"}, SOON),
+    "to a later time": (EARLIER, {"ScheduleExpression": at(EARLIER + MINUTE)}, EARLIER + MINUTE),
+    # Its session timeout would be refused, because it cannot wait for so long.
+    "too far ahead": (END + 20 * MINUTE, {"ScheduleExpression": at(END)}, END + 20 * MINUTE),
+    # Or the conversation would never end.
+    **{
+        f"with the input {junk}": (
+            EARLIER,
+            {"ScheduleExpression": at(EARLIER), **with_target(EARLIER, Input=junk)},
+            EARLIER,
+        )
+        for junk in ("null", "[]", "{", '{"detail": null}', '{"detail": {"ends_at": 7}}')
+    },
+}
 
-    assert put(scheduler, clock=clock) == soon
 
-
-def test_a_schedule_that_fires_too_early_gets_its_time_back(scheduler: Scheduler) -> None:
-    """Its session timeout would be refused, because it cannot wait for so long."""
-    clock = FakeClock()
-    known, asked = END + 20 * MINUTE, END + 30 * MINUTE
+@pytest.mark.parametrize(("known", "changes", "resulting"), MOVED.values(), ids=MOVED)
+def test_a_moved_schedule_fires_in_time(
+    scheduler: Scheduler, known: datetime, changes: dict[str, Any], resulting: datetime
+) -> None:
+    fires_at = max(resulting - MINUTE, SOON)
     scheduler.add_client_error("create_schedule", "ConflictException")
-    scheduler.finds(known, ScheduleExpression=at(END))
-    scheduler.updates(to=known)
-    scheduler.finds(known)
+    scheduler.finds(known, **changes)
+    scheduler.add_response("update_schedule", ARN, schedule(resulting, fires_at))
+    scheduler.finds(resulting, ScheduleExpression=at(fires_at))
 
-    schedules = Schedules(scheduler.client, "limits", TARGET, clock)
-    assert schedules.put(CONVERSATION, asked, Deadline(clock, 4.5, 0.5)) == known
-
-
-def test_a_schedule_moved_to_a_later_time_ends_then(scheduler: Scheduler) -> None:
-    scheduler.creates("ConflictException")
-    scheduler.finds(EARLIER, ScheduleExpression=at(EARLIER + MINUTE))
-    scheduler.updates(to=EARLIER + MINUTE)
-    scheduler.finds(EARLIER + MINUTE)
-
-    assert put(scheduler) == EARLIER + MINUTE
-
-
-@pytest.mark.parametrize("junk", ["null", "[]", "{", '{"detail": null}', '{"detail": {"ends_at": 7}}'])
-def test_a_schedule_with_another_input_ends_when_it_fires(scheduler: Scheduler, junk: str) -> None:
-    """Or it never would. It gets today's event."""
-    scheduler.creates("ConflictException")
-    scheduler.finds(EARLIER, ScheduleExpression=at(EARLIER), **with_target(EARLIER, Input=junk))
-    scheduler.updates(to=EARLIER)
-    scheduler.finds(EARLIER)
-
-    assert put(scheduler) == EARLIER
+    assert put(scheduler, END + 30 * MINUTE) == resulting
 
 
 def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -> None:
@@ -310,50 +267,12 @@ def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -
     assert put(scheduler) == END
 
 
-temporary = pytest.mark.parametrize(
-    ("error", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)]
-)
-
-
-@temporary
-def test_temporary_errors_are_retried(scheduler: Scheduler, error: str, status: int) -> None:
-    scheduler.creates(error, status)
-    scheduler.creates()
-
-    assert put(scheduler) == END
-
-
-@temporary
-def test_a_schedule_is_created_at_most_twice(scheduler: Scheduler, error: str, status: int) -> None:
-    scheduler.creates(error, status)
-    scheduler.creates(error, status)
-
-    with pytest.raises(AwsCallFailed, match=f"^{error}$"):
-        put(scheduler)
-
-
 def test_a_schedule_that_is_there_and_gone_is_created_at_most_twice(scheduler: Scheduler) -> None:
     for _ in range(2):
         scheduler.creates("ConflictException")
         scheduler.finds_none()
 
     with pytest.raises(AwsCallFailed, match="^ResourceNotFoundException$"):
-        put(scheduler)
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        ("ResourceNotFoundException", 404),  # the group is missing
-        ("ServiceQuotaExceededException", 402),
-        ("AccessDeniedException", 403),
-        ("ValidationException", 400),
-    ],
-)
-def test_permanent_errors_are_not_retried(scheduler: Scheduler, error: str, status: int) -> None:
-    scheduler.creates(error, status)
-
-    with pytest.raises(AwsCallFailed, match=f"^{error}$"):
         put(scheduler)
 
 
@@ -383,65 +302,32 @@ def test_truncated_answer_lengthens_no_limit(scheduler: Scheduler) -> None:
 
 def test_our_own_bug_is_no_failure_of_aws(scheduler: Scheduler) -> None:
     """It escapes, so that an alarm goes off."""
+    no_time: Any = None
+
     with pytest.raises(TypeError):
-        put(scheduler, ends_at=None)
+        put(scheduler, no_time)
 
 
-@pytest.mark.parametrize("slow", [None, "CreateSchedule", "GetSchedule"])
-def test_no_call_begins_that_could_not_end_in_time(scheduler: Scheduler, slow: str | None) -> None:
+@pytest.mark.parametrize("slow", ["CreateSchedule", "GetSchedule"])
+def test_no_call_begins_that_could_end_too_late(scheduler: Scheduler, slow: str) -> None:
     clock = FakeClock()
-    if slow is not None:
-        event = f"before-parameter-build.scheduler.{slow}"
-        scheduler.client.meta.events.register(event, lambda **_: clock.advance(2.1))
-        scheduler.creates("ConflictException")
+    event = f"before-parameter-build.scheduler.{slow}"
+    scheduler.client.meta.events.register(event, lambda **_: clock.advance(2.1))
+    scheduler.creates("ConflictException")
     if slow == "GetSchedule":
         scheduler.finds(END + SECOND)
 
     with pytest.raises(AwsCallFailed, match="^NoTimeLeft$"):
-        put(scheduler, 4.5 if slow else TRY_SECONDS - 0.1, clock)
+        put(scheduler, clock=clock)
 
 
-@pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[FaultServer, Clock], Schedules]:
-    """Returns schedules that are kept by a server. A read that hangs is given up soon."""
-    monkeypatch.setattr(aws_client, "READ_SECONDS", 0.2)
-    monkeypatch.setattr(aws_client, "TRY_SECONDS", 0.3)
-
-    def connect(server: FaultServer, clock: Clock) -> Schedules:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", server.url)
-        return Schedules(create_client("scheduler", TRUSTS_NOBODY), "limits", TARGET, clock)
-
-    return connect
-
-
-@pytest.mark.parametrize("fault", [hang, reset, answer(503), answer(200, b"{")])
-def test_a_broken_scheduler_is_asked_twice(connect: Callable[[FaultServer, Clock], Schedules], fault: Any) -> None:
-    clock = Clock()
-    with FaultServer(fault, fault) as aws, pytest.raises(AwsCallFailed):
-        connect(aws, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
-
-    assert [(request.method, request.path) for request in aws.requests] == [("POST", f"/schedules/{NAME}")] * 2
-
-
-def test_a_dripping_answer_is_given_up(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
-    """No timeout of a single read ends it."""
-    clock = Clock()
-    with FaultServer(drip(answer(200, b'{"ScheduleArn": "arn"}'), every=0.01)) as aws:
-        schedules = connect(aws, clock)
-        with pytest.raises(AwsCallFailed, match="^TimeoutError$"):
-            schedules.put(CONVERSATION, END, Deadline(clock, 0.4, 0))
-
-
-def test_a_lost_answer_makes_no_second_schedule(connect: Callable[[FaultServer, Clock], Schedules]) -> None:
+def test_a_lost_answer_makes_no_second_schedule(scheduler: Scheduler) -> None:
     """The second create meets the first one's schedule, and the same end stands."""
-    conflict = answer(409, b'{"Message": "exists"}', "x-amzn-errortype: ConflictException")
-    found = answer(200, json.dumps(schedule(END)).encode())
-    clock = FakeClock()
-    with FaultServer(reset, conflict, found) as aws:
-        end = connect(aws, clock).put(CONVERSATION, END, Deadline(clock, 4.5, 0.5))
+    scheduler.creates("InternalServerException", 500)
+    scheduler.creates("ConflictException")
+    scheduler.finds(END)
 
-    assert end == END
-    assert [request.method for request in aws.requests] == ["POST", "POST", "GET"]
+    assert put(scheduler) == END
 
 
 @pytest.fixture(scope="module")

@@ -169,8 +169,3 @@ def test_a_timer_target_is_json() -> None:
 def test_a_timer_group_needs_a_timer_target() -> None:
     with pytest.raises(InvalidSetting, match="^TIMER_TARGET must be "):
         Settings.read(ALLOWED | {"TIMER_GROUP_NAME": "limits"})
-
-
-@pytest.mark.parametrize("seconds", [60, 3600, 86_400])
-def test_the_longest_session_takes_a_minute_to_a_day(seconds: int) -> None:
-    assert Settings.read(ALLOWED | {"MAX_SESSION_SECONDS": str(seconds)}).max_session_seconds == seconds

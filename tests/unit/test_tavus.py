@@ -8,16 +8,33 @@ from end_conversation.decision import Answer
 from end_conversation.tavus import MIN_ATTEMPT_SECONDS, TavusClient
 from tests.unit.fakes import FakeClock
 
-CONVERSATION = Conversation("d1", "c1")
 UUID = "0B9a6a4e-6c1f-4f57-8d0e-2b6f6f0f4d1Z"
 
 
-def end_once(status_code: int, **headers: str) -> Result:
-    """The result of a call that has time for one attempt, and gets this answer."""
+class Post:
+    """Gives each attempt the next of these answers, and the last one again and again. Remembers the attempts' time."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = list(answers)
+        self.shares: list[float] = []
+
+    def __call__(self, path: str, seconds: float) -> Answer:
+        self.shares.append(seconds)
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+def end(post: Post, seconds: float, bounds: list[tuple[float, float]] | None = None) -> Result:
+    """End a conversation within this many seconds, without jitter. `bounds` gets the bounds of each jitter."""
     clock = FakeClock()
-    answer = Answer(status_code, {name.replace("_", "-"): value for name, value in headers.items()}, b"")
-    client = TavusClient(lambda path, seconds: answer, clock, lambda low, high: low)
-    return client.end_conversation(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS, reserve=0))
+
+    def jitter(low: float, high: float) -> float:
+        if bounds is not None:
+            bounds.append((low, high))
+        return low
+
+    return TavusClient(post, clock, jitter).end_conversation(
+        Conversation("d1", "c1"), Deadline(clock, seconds, reserve=0)
+    )
 
 
 @pytest.mark.parametrize("status_code", [200, 404, 403, 503])
@@ -27,92 +44,58 @@ def end_once(status_code: int, **headers: str) -> Result:
         (UUID, UUID),
         (f" {UUID}\t ", UUID),
         ("a" * 64, "a" * 64),
-        ("a" * 65, None),
-        ("", None),
-        ("a b", None),
-        ("<script>", None),
-        ("a\nb", None),
-        ("\u0661", None),
+        *((value, None) for value in ("a" * 65, "", "a b", "<script>", "a\nb", "\u0661")),
     ],
 )
 def test_a_request_id_is_1_to_64_letters_digits_and_hyphens(status_code: int, value: str, expected: str | None) -> None:
-    """Every result carries it, because Tavus' support asks for it."""
-    assert end_once(status_code, X_Tavus_Request_Id=value).tavus_request_id == expected
+    """Every result carries it, because Tavus' support asks for it. An answer may have none."""
+    with_id = Post(Answer(status_code, {"X-Tavus-Request-Id": value}, b""))
 
-
-def test_an_answer_without_a_request_id_is_accepted() -> None:
-    assert end_once(404).tavus_request_id is None
+    assert end(with_id, MIN_ATTEMPT_SECONDS).tavus_request_id == expected
+    assert end(Post(Answer(status_code, {}, b"")), MIN_ATTEMPT_SECONDS).tavus_request_id is None
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("60", 60), ("60 ", 60), ("\t60", 60), ("1.5", None), ("-5", None), ("", None), ("6 0", None), ("\u0661", None)],
+    [("60", 60), ("60 ", 60), ("\t60", 60), *((value, None) for value in ("1.5", "-5", "", "6 0", "\u0661"))],
 )
 def test_retry_after_is_a_whole_number_between_white_space(value: str, seconds: float | None) -> None:
-    assert end_once(429, Retry_After=value).retry_after == seconds
+    assert end(Post(Answer(429, {"Retry-After": value}, b"")), MIN_ATTEMPT_SECONDS).retry_after == seconds
 
 
 def test_attempts_get_half_of_the_time_left_and_wait_with_full_jitter() -> None:
-    clock = FakeClock()
-    shares: list[float] = []
+    post = Post(Answer(503, {}, b""))
     bounds: list[tuple[float, float]] = []
 
-    def post(path: str, seconds: float) -> Answer:
-        shares.append(seconds)
-        return Answer(503, {}, b"")
-
-    def jitter(low: float, high: float) -> float:
-        bounds.append((low, high))
-        return 0
-
-    result = TavusClient(post, clock, jitter).end_conversation(CONVERSATION, Deadline(clock, 30, reserve=0))
+    result = end(post, 30, bounds)
 
     assert (result.reason, result.attempts, result.failure) == (Reason.TAVUS_ERROR, 3, "HTTP 503")
-    assert shares == [15, 15, 30]
+    assert post.shares == [15, 15, 30]
     assert bounds[:2] == [(0, 0.5), (0, 1)]
 
 
 @pytest.mark.parametrize(("seconds", "given"), [(24.5, 12.25), (10, 5), (2, 1), (1.5, 1), (1, 1)])
 def test_no_attempt_gets_less_than_a_second(seconds: float, given: float) -> None:
     """Over HTTP, a slow Tavus is waited for for 12 s."""
-    clock = FakeClock()
-    shares: list[float] = []
+    post = Post(Answer(404, {}, b""))
 
-    def post(path: str, seconds: float) -> Answer:
-        shares.append(seconds)
-        return Answer(404, {}, b"")
+    end(post, seconds)
 
-    TavusClient(post, clock, lambda low, _: low).end_conversation(CONVERSATION, Deadline(clock, seconds, reserve=0))
-
-    assert shares == [given]
+    assert post.shares == [given]
 
 
 @pytest.mark.parametrize(("retry_after", "attempts"), [(23, 3), (24, 1), (3600, 1)])
 def test_retry_after_is_honoured_if_a_whole_attempt_fits_after_it(retry_after: int, attempts: int) -> None:
     """Otherwise the throttled answer stands: no attempt in a rest of the time turns it into a timeout."""
-    clock = FakeClock()
-    waits = iter([str(retry_after), "0", "0"])
-
-    def post(path: str, seconds: float) -> Answer:
-        clock.advance(min(seconds, 0.1))
-        return Answer(429, {"Retry-After": next(waits)}, b"")
-
-    client = TavusClient(post, clock, lambda low, _: low)
-    result = client.end_conversation(CONVERSATION, Deadline(clock, 24.5, reserve=0))
+    result = end(Post(*(Answer(429, {"Retry-After": str(value)}, b"") for value in (retry_after, 0))), 24.5)
 
     assert (result.attempts, result.reason) == (attempts, Reason.TAVUS_THROTTLED)
 
 
 def test_no_attempt_is_made_in_too_little_time() -> None:
-    clock = FakeClock()
-    posts: list[str] = []
+    post = Post(Answer(404, {}, b""))
 
-    def post(path: str, seconds: float) -> Answer:
-        posts.append(path)
-        return Answer(404, {}, b"")
-
-    client = TavusClient(post, clock, lambda low, high: low)
-    result = client.end_conversation(CONVERSATION, Deadline(clock, MIN_ATTEMPT_SECONDS / 2, reserve=0))
+    result = end(post, MIN_ATTEMPT_SECONDS / 2)
 
     assert (result.status, result.reason) == (Status.UNAVAILABLE, Reason.TAVUS_TIMEOUT)
-    assert (result.attempts, result.failure, posts) == (0, "no time was left", [])
+    assert (result.attempts, result.failure, post.shares) == (0, "no time was left", [])

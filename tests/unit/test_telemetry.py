@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, create_autospec
 from uuid import uuid4
@@ -22,15 +23,17 @@ from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
 from end_conversation.telemetry import Telemetry
 from local.process import ROOT
-from tests.unit.cold_start import cold_start, run_script
+from tests.unit.cold_start import run_script
 from tests.unit.fakes import Context, FakeClock, sample
 
 CONVERSATION = Conversation("d1", "c1")
 CLOCK = FakeClock()
 NOW = CLOCK.now()
 ENDED = Result(Status.ENDED, None, NOW, 1, 200, "9a1e")
+REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
 THROTTLED = Result(Status.UNAVAILABLE, Reason.TAVUS_THROTTLED, NOW, 3, 429, failure="HTTP 429")
 UNREACHABLE = Result(Status.UNAVAILABLE, Reason.TAVUS_UNREACHABLE, NOW, 1, failure="ConnectionResetError")
+DEADLINE = Deadline(CLOCK, 10, 5)
 
 type Captured = tuple[list[dict[str, Any]], dict[str, Any]]
 type Capture = Callable[[Callable[[Telemetry], object]], Captured]
@@ -43,24 +46,14 @@ def _no_metrics_left() -> Iterator[None]:
     Metrics().clear_metrics()
 
 
-class _CurrentStdout:
-    """Writes to the current stdout."""
-
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
 @pytest.fixture
 def telemetry(request: pytest.FixtureRequest) -> Telemetry:
     # Powertools keeps one logger per service, so each test has its own service. The logger keeps the stdout of its
     # creation, which pytest closes before the test begins.
     created = Telemetry({"POWERTOOLS_METRICS_NAMESPACE": "Test", "POWERTOOLS_SERVICE_NAME": request.node.name})
-    for handler in logging.getLogger(request.node.name).handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(_CurrentStdout())
+    handlers: Any = logging.getLogger(request.node.name).handlers
+    for handler in handlers:
+        handler.setStream(SimpleNamespace(write=lambda text: sys.stdout.writelines([text]), flush=lambda: None))
     return created
 
 
@@ -80,25 +73,22 @@ def capture(telemetry: Telemetry, capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def report(trigger: Any, result: Result) -> Callable[[Telemetry], None]:
-    return lambda telemetry: telemetry.result(trigger, CONVERSATION, result, Deadline(CLOCK, 10, 5))
+    return lambda telemetry: telemetry.result(trigger, CONVERSATION, result, DEADLINE)
 
 
 def call(telemetry: Telemetry, result: Result) -> Result:
     """One invocation that calls Tavus. Returns what the caller gets."""
 
     def handle(event: object, context: object) -> Result:
-        deadline = Deadline(CLOCK, 10, 5)
-        observed = telemetry.observe(lambda conversation, deadline: result)(CONVERSATION, deadline)
-        telemetry.result("http", CONVERSATION, observed, deadline)
+        observed = telemetry.observe(lambda conversation, deadline: result)(CONVERSATION, DEADLINE)
+        telemetry.result("http", CONVERSATION, observed, DEADLINE)
         return observed
 
     returned: Result = telemetry.instrument(handle)({}, Context())
     return returned
 
 
-REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
-
-
+@pytest.mark.parametrize("trigger", ["http", "event"])
 @pytest.mark.parametrize(
     ("result", "level"),
     [
@@ -109,52 +99,41 @@ REJECTED = Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, 400)
         (THROTTLED, "ERROR"),
     ],
 )
-def test_result_is_one_log_line(capture: Capture, result: Result, level: str) -> None:
-    """It has all that is known. A rejection is a warning, and only `unavailable` is an error."""
-    [line], _ = capture(report("http", result))
+def test_result_is_one_log_line_and_one_count_by_trigger(
+    capture: Capture, trigger: str, result: Result, level: str
+) -> None:
+    """The line has all that is known. A rejection is a warning, and only `unavailable` is an error.
+
+    The dimensions of the metric are the trigger and the service, and never an id.
+    """
+    [line], metrics = capture(report(trigger, result))
 
     known = ("status", "reason", "attempts", "tavus_status_code", "tavus_request_id", "failure")
     expected = {name: getattr(result, name) for name in known}
-    expected |= {"level": level, "trigger": "http", "duration_ms": 0}
+    expected |= {"level": level, "trigger": trigger, "duration_ms": 0}
     expected |= {"deployment_id": "d1", "conversation_id": "c1", "function_request_id": "r1"}
     assert {name: line.get(name) for name in expected} == expected
-
-
-@pytest.mark.parametrize(("status_code", "hinted"), [(401, True), (403, True), (400, False)])
-def test_401_and_403_have_a_hint_at_the_origin(capture: Capture, status_code: int, hinted: bool) -> None:
-    """It is unknown whether Tavus checks the Origin header at the end endpoint."""
-    [line], _ = capture(report("http", Result(Status.REJECTED, Reason.TAVUS_REJECTED, NOW, 1, status_code)))
-
-    assert ("TAVUS_ORIGIN" in line.get("hint", "")) is hinted
-
-
-def test_a_throttle_with_403_has_no_hint(capture: Capture) -> None:
-    [line], _ = capture(report("http", Result(Status.UNAVAILABLE, Reason.TAVUS_THROTTLED, NOW, 3, 403)))
-
-    assert "hint" not in line
-
-
-@pytest.mark.parametrize("trigger", ["http", "event"])
-@pytest.mark.parametrize("result", [ENDED, THROTTLED])
-def test_result_is_counted_by_status_and_trigger(capture: Capture, trigger: str, result: Result) -> None:
-    """The dimensions are the trigger and the service, and never an id."""
-    _, metrics = capture(report(trigger, result))
-
-    assert metrics[result.status] == [1.0]
+    assert (metrics["trigger"], metrics[result.status]) == (trigger, [1.0])
     [directive] = metrics["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "Test"
     assert [set(dimensions) for dimensions in directive["Dimensions"]] == [{"trigger", "service"}]
-    assert metrics["trigger"] == trigger
     assert "c1" not in json.dumps(metrics)
 
 
-def test_invalid_request_has_no_ids(capture: Capture) -> None:
-    [line], metrics = capture(lambda telemetry: telemetry.invalid("http", "invalid_id"))
+@pytest.mark.parametrize(
+    ("result", "hinted"),
+    [
+        (REJECTED._replace(tavus_status_code=401), True),
+        (REJECTED._replace(tavus_status_code=403), True),
+        (REJECTED, False),
+        (THROTTLED._replace(tavus_status_code=403), False),
+    ],
+)
+def test_401_and_403_have_a_hint_at_the_origin(capture: Capture, result: Result, hinted: bool) -> None:
+    """It is unknown whether Tavus checks the Origin header at the end endpoint. A throttle has no hint."""
+    [line], _ = capture(report("http", result))
 
-    assert (line["level"], line["message"]) == ("WARNING", "invalid request or event")
-    assert (line["trigger"], line["status"], line["reason"]) == ("http", "invalid", "invalid_id")
-    assert not {"deployment_id", "conversation_id"} & line.keys()
-    assert metrics["invalid"] == [1.0]
+    assert ("TAVUS_ORIGIN" in line.get("hint", "")) is hinted
 
 
 @pytest.mark.parametrize("status", Status)
@@ -177,43 +156,39 @@ def units(metrics: dict[str, Any]) -> dict[str, str]:
     return {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
 
 
-@pytest.mark.parametrize(
-    ("metric", "arguments", "message"),
-    [
-        ("record_failed", (), "the table could not be read or written"),
-        ("publish_failed", (), "the result was not published"),
-        ("queue_failed", ("the message was not postponed",), "the message was not postponed"),
-    ],
-)
-def test_failure_of_aws_is_logged_and_counted(
-    capture: Capture, metric: str, arguments: tuple[str, ...], message: str
-) -> None:
-    [failed], metrics = capture(lambda telemetry: getattr(telemetry, metric)(*arguments, "AccessDeniedException"))
+IDS = {"deployment_id": "d1", "conversation_id": "c1", "duration_ms": 0}
+DENIED = {"level": "ERROR", "reason": "Denied"}
+ENDS_AT = "2026-11-25T08:37:41Z"
+# By metric, which is also what reports it: the arguments, and what the log line has.
+REPORTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "invalid": (
+        ("http", "invalid_id"),
+        {"trigger": "http", "status": "invalid", "level": "WARNING", "reason": "invalid_id"},
+    ),
+    "record_failed": (
+        ("Denied",),
+        {"trigger": "event", "message": "the table could not be read or written", **DENIED},
+    ),
+    "publish_failed": (("Denied",), {"trigger": "event", "message": "the result was not published", **DENIED}),
+    "queue_failed": (("not postponed", "Denied"), {"trigger": "event", "message": "not postponed", **DENIED}),
+    "armed": ((CONVERSATION, ENDS_AT, DEADLINE), {"trigger": "timer", "status": "armed", "ends_at": ENDS_AT, **IDS}),
+    "timer_failed": (
+        (CONVERSATION, "Denied", DEADLINE),
+        {"trigger": "timer", "status": "timer_failed", **IDS, **DENIED},
+    ),
+}
 
-    assert (failed["trigger"], metrics["trigger"]) == ("event", "event")
-    assert "status" not in failed
-    assert (failed["level"], failed["message"], failed["reason"]) == ("ERROR", message, "AccessDeniedException")
-    assert metrics[metric] == [1.0]
-    assert set(units(metrics).values()) == {"Count"}
 
+@pytest.mark.parametrize("metric", REPORTS)
+def test_report_is_one_log_line_and_one_count(capture: Capture, metric: str) -> None:
+    arguments, expected = REPORTS[metric]
 
-@pytest.mark.parametrize(
-    ("status", "argument", "expected"),
-    [
-        ("armed", "2026-11-25T08:37:41Z", {"level": "INFO", "ends_at": "2026-11-25T08:37:41Z"}),
-        ("timer_failed", "ThrottlingException", {"level": "ERROR", "reason": "ThrottlingException"}),
-    ],
-)
-def test_limit_is_one_log_line_and_a_count(
-    capture: Capture, status: str, argument: str, expected: dict[str, str]
-) -> None:
-    deadline = Deadline(CLOCK, 10, 5)
+    [line], metrics = capture(lambda telemetry: getattr(telemetry, metric)(*arguments))
 
-    [line], metrics = capture(lambda telemetry: getattr(telemetry, status)(CONVERSATION, argument, deadline))
-
-    ids = {"trigger": "timer", "deployment_id": "d1", "conversation_id": "c1", "status": status, "duration_ms": 0}
-    assert {name: line[name] for name in ids | expected} == ids | expected
-    assert (metrics["trigger"], metrics[status]) == ("timer", [1.0])
+    assert {name: line.get(name) for name in expected} == expected
+    assert not line.keys() & ({"status", *IDS} - expected.keys())
+    assert (metrics["trigger"], metrics[metric]) == (expected["trigger"], [1.0])
+    assert units(metrics) == {metric: "Count"}
 
 
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
@@ -238,13 +213,13 @@ def test_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
     assert units(metrics) == counts | {"tavus_latency": "Milliseconds"}
 
 
-def test_an_invocation_without_metrics_writes_nothing(telemetry: Telemetry, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_invocation_without_metrics_writes_nothing(telemetry: Telemetry, capsys: pytest.CaptureFixture[str]) -> None:
     """Such as one whose session timeout only waits. Powertools would warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         telemetry.instrument(lambda event, context: None)({}, Context())
 
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_default_service_and_namespace(capfd: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +274,7 @@ def test_bug_ends_the_subsegment_and_is_raised(xray: Mock, telemetry: Telemetry)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        telemetry.observe(broken)(CONVERSATION, Deadline(CLOCK, 10, 5))
+        telemetry.observe(broken)(CONVERSATION, DEADLINE)
 
     xray.end_subsegment.assert_called_once_with()
 
@@ -365,11 +340,8 @@ def test_an_answer_survives_failing_metrics_or_logs(
 def test_no_report_raises(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     monkeypatch.setattr(f"aws_lambda_powertools.{broken}", Mock(side_effect=RuntimeError))
 
-    telemetry.invalid("http", "invalid_id")
-    telemetry.record_failed("Throttling")
-    telemetry.publish_failed("Throttling")
-    telemetry.armed(CONVERSATION, "2026-11-25T08:37:41Z", Deadline(CLOCK, 10, 5))
-    telemetry.timer_failed(CONVERSATION, "Throttling", Deadline(CLOCK, 10, 5))
+    for name, (arguments, _) in REPORTS.items():
+        getattr(telemetry, name)(*arguments)
 
 
 def test_an_exit_is_no_failure_of_the_telemetry(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,10 +451,3 @@ def test_an_invalid_setting_of_telemetry_costs_no_answer(junk: str) -> None:
 @pytest.mark.parametrize("name", [f"POWERTOOLS_{switch}" for switch in SWITCHES])
 def test_an_empty_switch_counts_as_unset(start: Start, name: str) -> None:
     assert [line["message"] for line in start({name: ""})] == ["conversation rejected"]
-
-
-def test_a_cold_start_survives_a_log_level_in_lower_case() -> None:
-    """Powertools itself raises TypeError for it once Lambda sets AWS_LAMBDA_LOG_LEVEL."""
-    assert "end_conversation.handler" in cold_start(
-        LAMBDA_LOG | {"ALLOWED_DEPLOYMENT_IDS": "d1", "POWERTOOLS_LOG_LEVEL": "warn"}
-    )

@@ -195,6 +195,34 @@ def test_update_to_jwt(deploy_with: Deploy, pool: Pool) -> None:
     assert ask(stack, "JWT", good) == [PASSED, PASSED]
 
 
+@pytest.mark.parametrize(
+    ("http_auth", "limit_auth"), [("NONE", "IAM"), ("NONE", "JWT"), ("JWT", "IAM"), ("IAM", "JWT")]
+)
+def test_limit_auth(deploy_with: Deploy, pool: Pool, http_auth: str, limit_auth: str) -> None:
+    """Each route demands its own kind of authorization."""
+    auths = [http_auth, limit_auth]
+    audience, token = pool.token("-".join(auths))
+    stack = deploy_with(HttpAuth=http_auth, LimitAuth=limit_auth, JwtIssuer=pool.issuer, JwtAudience=audience)
+    assert [stack.outputs[output] for _, _, output in smoke.ROUTES] == auths
+    assert [authorization(stack, end) for end in ("/end", "/timeout")] == auths
+    refusals: dict[str, str | int] = {"NONE": PASSED, "IAM": 403, "JWT": 401}
+    assert ask(stack, "NONE") == [refusals[auth] for auth in auths]
+    assert ask(stack, "IAM") == [PASSED if auth == "IAM" else refusals[auth] for auth in auths]
+    # ministack accepts any Authorization as a signature.
+    if "JWT" in auths:
+        assert ask(stack, "JWT", token)[auths.index("JWT")] == PASSED
+
+
+def authorization(stack: Stack, end: str) -> str:
+    """Return the kind of authorization of the route with this end, in the words of the template."""
+    api_id = stack.api_url.split("/")[-2]
+    routes = stack.client("apigatewayv2").get_routes(ApiId=api_id)["Items"]
+    [route] = [route for route in routes if route["RouteKey"].endswith(end)]
+    kind: str = route["AuthorizationType"].removeprefix("AWS_")
+    assert bool(route.get("AuthorizerId")) == (kind == "JWT")
+    return kind
+
+
 def test_update_to_none_with_everything_optional(deploy_with: Deploy, stack: Stack) -> None:
     """Every caller is accepted, and the same update can switch on every option."""
     options = {

@@ -128,6 +128,18 @@ def test_malformed_answers_are_no_success(call: str, status: int, body: bytes) -
         make(call, client)
 
 
+@pytest.mark.parametrize("call", [call for call, (_, members) in CALLS.items() if members])
+def test_truncated_answers_are_named(call: str) -> None:
+    """For botocore, they are empty."""
+    client = FACTORY.create(CALLS[call][0])
+    requests = let_aws_answer(client, (200, b"{"), (200, b"{"))
+
+    with fails("IncompleteAnswer"):
+        make(call, client)
+
+    assert len(requests) == (1 if call == "look up" else 2)
+
+
 @every_call
 def test_no_call_begins_that_could_end_too_late(call: str) -> None:
     client = FACTORY.create(CALLS[call][0])

@@ -162,7 +162,7 @@ def test_a_result_that_is_not_published_is_logged_and_not_counted(
             handler(sample("session-timeout"), Context(60_000))
 
     ended, failed, metrics = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (ended["status"], ended["tavus_status_code"]) == ("ended", 200)
+    assert (ended["trigger"], ended["status"], ended["tavus_status_code"]) == ("event", "ended", 200)
     assert failed["message"] == "the result was not published"
     assert (metrics["trigger"], metrics["publish_failed"]) == ("event", [1.0])
     assert "ended" not in metrics
@@ -200,6 +200,10 @@ UNSUPPORTED: dict[str, Any] = {
     "list of events": [sample("session-timeout")],
     "message of another service": {
         "Records": [sample("session-timeout-message")["Records"][0] | {"eventSource": "aws:kinesis"}]
+    },
+    **{
+        f"authorizer with only {member}": {**REST, "requestContext": REST, member: "REQUEST"}
+        for member in ("type", "methodArn", "routeArn")
     },
     "SNS notification": {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]},
     "no method": {"requestContext": {"http": {}}, "rawPath": PATH},
@@ -283,8 +287,10 @@ def test_a_session_timeout_goes_to_tavus_the_table_and_the_bus(tmp_path: Path, m
         bootstrap(settings)(sample("session-timeout"), Context(60_000))
 
     written, published = table_and_bus.requests
-    assert json.loads(written.body)["Item"]["status"] == {"S": "ended"}
+    record = json.loads(written.body)
+    assert (record["TableName"], record["Item"]["status"]) == (WITH_EVENTS["ENDED_TABLE_NAME"], {"S": "ended"})
     [entry] = json.loads(published.body)["Entries"]
+    assert (entry["EventBusName"], entry["Source"]) == (WITH_EVENTS["EVENT_BUS_NAME"], "tavus.conversations")
     assert json.loads(entry["Detail"])["status"] == "ended"
     assert entry["TraceHeader"] == "Root=1-2-3"
     assert offered == ["http/1.1"]
@@ -317,6 +323,20 @@ def test_a_limit_is_set_by_a_deployment_with_a_timer_group(monkeypatch: pytest.M
     assert schedule["Target"] == target | {"Input": schedule["Target"]["Input"]}
     assert json.loads(schedule["Target"]["Input"])["detail"]["ends_at"] == f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"
     assert (asked_before, end["statusCode"]) == (0, 404)
+
+
+@pytest.mark.parametrize(
+    ("environ", "traced"), [(HTTP_ONLY, True), (WITH_EVENTS, True), (HTTP_ONLY | TIMER_SETTINGS, False)]
+)
+def test_only_functions_that_call_tavus_are_traced(
+    environ: dict[str, str], traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_xray = Mock()
+    monkeypatch.setattr("end_conversation.telemetry._create_xray", create_xray)
+
+    bootstrap(environ)
+
+    assert create_xray.called == traced
 
 
 def test_without_a_timer_group_the_path_of_a_limit_is_unknown() -> None:

@@ -113,7 +113,7 @@ def test_what_tavus_answered_is_logged_before_anything_is_recorded(result: Resul
 
     run(result, Hanging(), logged)
 
-    assert logged == [("result", ENDED)] if result is ENDED else [("answer", result), ("result", result)]
+    assert logged == ([("result", ENDED)] if result is ENDED else [("answer", result), ("result", result)])
 
 
 @pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, MAY_HAVE_ENDED])

@@ -102,11 +102,11 @@ def test_a_message_is_never_early(left: float) -> None:
     assert door.queue.postponed == []
 
 
+NOT_JSON = ["", "not JSON", "[" * 100_000, json.dumps({"MessageBody": "not JSON", "QueueUrl": "q"})]
 NO_EVENT = [
-    *("", "not JSON", "[" * 100_000, "null", "5", "[]", "{}", json.dumps([event()])),
+    *("null", "5", "[]", "{}", json.dumps([event()])),
     json.dumps({"detail": {"deployment_id": "d1", "conversation_id": "c1"}}),
     json.dumps({"deployment_id": "d1", "conversation_id": "c1"}),
-    json.dumps({"MessageBody": "not JSON", "QueueUrl": "q"}),
     json.dumps({"MessageBody": event(), "QueueUrl": "q"}),
     json.dumps({"MessageBody": json.dumps(event())}),
     json.dumps({"requestPayload": event()}),
@@ -121,11 +121,15 @@ INVALID = [
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
-    [*((body, "unsupported_event") for body in NO_EVENT), *((body, "invalid_event") for body in INVALID)],
+    ("body", "reason", "text"),
+    [
+        *((body, "unsupported_event", "the body of the message is not JSON") for body in NOT_JSON),
+        *((body, "unsupported_event", "the event has no detail-type") for body in NO_EVENT),
+        *((body, "invalid_event", None) for body in INVALID),
+    ],
 )
-def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str, reason: str) -> None:
-    """As it is. The log says what is wrong with it."""
+def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str, reason: str, text: str | None) -> None:
+    """As it is. The log says what is wrong with it, and test_events.py has what it says of an invalid event."""
     door = Events()
     sent = message(body)
 
@@ -133,7 +137,8 @@ def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str, reason: 
     assert door.queue.refused == [sent]
     assert (door.queue.postponed, door.ended) == ([], [])
     assert door.telemetry.invalids == [("event", reason)]
-    assert all(detail and "d1" not in detail for detail in door.telemetry.details)
+    [detail] = door.telemetry.details
+    assert detail == text if text else detail not in (None, "None")
 
 
 def test_a_hopeless_message_stays_if_the_failed_queue_does_not_take_it() -> None:
@@ -181,6 +186,7 @@ def test_a_message_without_attributes_counts_as_new() -> None:
 
     assert door.receive(made) == ["m1"]
     assert door.queue.postponed == [("h1", 30)]
+    assert door.telemetry.lateness == [30]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "TAVUS_ORIGIN": ("must be an origin only, such as https://www.example.com", WRONG_ORIGINS),
     "ALLOWED_DEPLOYMENT_IDS": (
         "must be Tavus deployment ids, separated by commas, or * for any",
-        ["", " , ", "d1,", "d1,*", "d1;d2", "d1\n", "d1,\td2", "*\n", "../d1"],
+        ["", " , ", "d1,", "d1,*", "d1;d2", "d1\n", "d1,\td2", "*\n", "X*", "../d1"],
     ),
     "EVENT_BUS_NAME": (
         "must be the name or ARN of an event bus",
@@ -108,6 +108,10 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "RESULT_SOURCE": ("must be an event source not starting with 'aws.'", ["aws.tavus", "my source"]),
     "ENDED_TABLE_NAME": ("must be the name or ARN of a DynamoDB table", ["x", "my table"]),
+    **dict.fromkeys(
+        ("TIMEOUT_QUEUE_URL", "FAILED_QUEUE_URL"),
+        ("must be the URL of an SQS queue", ["queue", "arn:aws:sqs:eu-west-1:123456789012:queue", "https://q\n"]),
+    ),
     "TIMER_GROUP_NAME": ("must be the name of a schedule group", ["my group", "g" * 65]),
     "TIMER_TARGET": (
         "must be a schedule's Target in JSON: with Arn and RoleArn, and without Input",

@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, create_autospec
@@ -162,8 +165,8 @@ ENDS_AT = "2026-11-25T08:37:41Z"
 # By metric, which is also what reports it: the arguments, and what the log line has.
 REPORTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "invalid": (
-        ("http", "invalid_id"),
-        {"trigger": "http", "status": "invalid", "level": "WARNING", "reason": "invalid_id"},
+        ("event", "invalid_event", "no ids"),
+        {"trigger": "event", "status": "invalid", "level": "WARNING", "reason": "invalid_event", "detail": "no ids"},
     ),
     "record_failed": (
         ("Denied",),
@@ -174,7 +177,7 @@ REPORTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "armed": ((CONVERSATION, ENDS_AT, DEADLINE), {"trigger": "timer", "status": "armed", "ends_at": ENDS_AT, **IDS}),
     "timer_failed": (
         (CONVERSATION, "Denied", DEADLINE),
-        {"trigger": "timer", "status": "timer_failed", **IDS, **DENIED},
+        {"trigger": "timer", "status": "timer_failed", "message": "limit not set", **IDS, **DENIED},
     ),
 }
 
@@ -189,6 +192,49 @@ def test_report_is_one_log_line_and_one_count(capture: Capture, metric: str) -> 
     assert not line.keys() & ({"status", *IDS} - expected.keys())
     assert (metrics["trigger"], metrics[metric]) == (expected["trigger"], [1.0])
     assert units(metrics) == {metric: "Count"}
+
+
+def test_lateness_is_counted_in_seconds_and_not_logged(capture: Capture) -> None:
+    lines, metrics = capture(lambda telemetry: telemetry.late(12.5))
+
+    assert lines == []
+    assert (metrics["trigger"], metrics["late"], units(metrics)) == ("event", [12.5], {"late": "Seconds"})
+
+
+def test_an_answer_is_logged_before_the_record_and_not_counted(capture: Capture) -> None:
+    """The record may change the status."""
+
+    def work(telemetry: Telemetry) -> None:
+        telemetry.log_answer(CONVERSATION, THROTTLED, DEADLINE)
+        telemetry.record_failed("Denied")
+
+    [line, _], metrics = capture(work)
+
+    expected: dict[str, Any] = {
+        "level": "INFO",
+        "message": "Tavus was called",
+        "trigger": "event",
+        "reason": "tavus_throttled",
+    }
+    expected |= {"attempts": 3, "tavus_status_code": 429, "failure": "HTTP 429", **IDS}
+    assert {name: line.get(name) for name in expected} == expected
+    assert "status" not in line
+    assert units(metrics).keys() == {"record_failed"}
+
+
+def test_times_are_in_utc_and_in_the_format_of_rfc_3339(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever time zone a function is given."""
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "Asia/Tokyo")
+            time.tzset()
+            [line], _ = capture(report("http", ENDED))
+    finally:
+        time.tzset()
+
+    logged = datetime.fromisoformat(line["timestamp"])
+    assert re.fullmatch(r".{10}T.{8}\.[0-9]{3}\+00:00", line["timestamp"])
+    assert abs(datetime.now(UTC) - logged) < timedelta(minutes=5)
 
 
 @pytest.mark.parametrize("result", [ENDED, THROTTLED])
@@ -247,7 +293,13 @@ def xray(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """X-Ray's recorder within a segment. `begin_subsegment.return_value` is the subsegment."""
     recorder: Mock = create_autospec(xray_recorder, instance=True)
     recorder.begin_subsegment.return_value = create_autospec(Subsegment, instance=True)
-    monkeypatch.setattr("aws_lambda_powertools.Tracer", lambda **_: Mock(provider=recorder))
+
+    def create_tracer(*, service: str, auto_patch: bool) -> Mock:
+        assert service
+        assert not auto_patch, "patching takes a third of the cold start"
+        return Mock(provider=recorder)
+
+    monkeypatch.setattr("aws_lambda_powertools.Tracer", create_tracer)
     return recorder
 
 

@@ -143,7 +143,7 @@ def test_what_is_not_as_pinned_stops_the_build(
 
 
 def test_an_index_without_upload_dates_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many companies' mirrors are such, and pyproject.toml asks for packages that are a week old."""
+    """Many company mirrors publish no upload dates, and pyproject.toml asks for packages that are a week old."""
     wheel = tmp_path / "simple/tiny/tiny-1.0-py3-none-any.whl"
     wheel.parent.mkdir(parents=True)
     with ZipFile(wheel, "w") as archive:

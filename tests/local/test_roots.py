@@ -45,7 +45,7 @@ def test_no_root_has_expired(roots: Path) -> None:
 
 
 def test_the_packages_bring_no_other_bundle(roots: Path) -> None:
-    """Botocore's own is a list of 2018."""
+    """Botocore's own bundle dates from 2018."""
     assert sorted(roots.parent.parent.rglob("*.pem")) == []
 
 

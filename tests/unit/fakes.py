@@ -147,7 +147,7 @@ UNREAD = Result(Status.UNCONFIRMED, Reason.EARLIER_ATTEMPT, datetime(2026, 11, 2
 
 
 class FakeRecord:
-    """Holds the record of one conversation. While it is down, it keeps nothing, and can't tell what it knows."""
+    """Holds the record of one conversation. While `down`, it stores nothing, and reads return UNREAD."""
 
     def __init__(self, known: Result | None = None, *, down: bool = False) -> None:
         self.known = known

@@ -77,7 +77,7 @@ def failure(code: str, status: int = 400) -> tuple[int, bytes]:
 @pytest.mark.parametrize(
     ("code", "status"), [("ThrottlingException", 400), ("InternalServerError", 500), ("Unheard", 503)]
 )
-def test_what_may_pass_is_tried_twice(call: str, code: str, status: int) -> None:
+def test_temporary_errors_are_retried_once(call: str, code: str, status: int) -> None:
     """The error has AWS' code and not its text."""
     client, failed = FACTORY.create(CALLS[call][0]), failure(code, status)
     requests = let_aws_answer(client, failed, success(call), failed, failed)
@@ -100,7 +100,7 @@ def test_what_may_pass_is_tried_twice(call: str, code: str, status: int) -> None
         "ValidationException",
     ],
 )
-def test_other_errors_are_not_retried(call: str, code: str) -> None:
+def test_permanent_errors_are_not_retried(call: str, code: str) -> None:
     client = FACTORY.create(CALLS[call][0])
     requests = let_aws_answer(client, failure(code))
 
@@ -141,7 +141,7 @@ def test_truncated_answers_are_named(call: str) -> None:
 
 
 @every_call
-def test_no_call_begins_that_could_end_too_late(call: str) -> None:
+def test_no_call_starts_without_time_for_it(call: str) -> None:
     client = FACTORY.create(CALLS[call][0])
     requests = let_aws_answer(client, success(call))
 

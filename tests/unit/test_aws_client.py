@@ -288,7 +288,7 @@ def test_the_second_try_has_a_new_signature(
         SimpleNamespace(_endpoint=SimpleNamespace(http_session=object())),
     ],
 )
-def test_an_unknown_botocore_stops_the_start(
+def test_changed_botocore_internals_stop_the_start(
     tls: CountingContext, monkeypatch: pytest.MonkeyPatch, client: object
 ) -> None:
     """Our HTTP session must not be ignored silently."""

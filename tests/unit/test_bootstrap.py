@@ -46,7 +46,7 @@ def handlers() -> Iterator[tuple[dict[str, Handler], FaultServer]]:
         yield {"http": bootstrap(settings), "events": bootstrap(WITH_QUEUES | settings)}, tavus
 
 
-def test_a_deployment_that_is_not_allowed_asks_neither_tavus_nor_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deployment_not_allowed_calls_neither_tavus_nor_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer() as tavus, FaultServer(PUBLISHED) as table_and_bus:
         monkeypatch.setenv("AWS_ENDPOINT_URL", table_and_bus.url)
         bootstrap(WITH_EVENTS | {"TAVUS_API_URL": tavus.url})(sample("session-timeout"), Context(60_000))
@@ -72,7 +72,7 @@ NEEDED_FOR_MESSAGES = "EVENT_BUS_NAME, TIMEOUT_QUEUE_URL and FAILED_QUEUE_URL to
 def test_an_event_without_its_settings_is_unsupported(
     name: str, missing: str, needed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error names the setting that is missing. The event is logged and counted as invalid."""
+    """The error names the settings that are needed. The event is logged and counted as invalid."""
     settings = {variable: value for variable, value in WITH_QUEUES.items() if variable != missing}
     handler = bootstrap(settings | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
 
@@ -112,7 +112,7 @@ def test_tavus_receives_our_user_agent_and_an_origin_only_if_it_is_set(
     assert request.headers.get("origin") == origin
 
 
-def test_a_result_is_published_although_the_table_fails_and_the_bus_fails_once(
+def test_result_is_published_if_the_table_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is tried twice, and the failure of the table is counted."""
@@ -137,7 +137,7 @@ def test_a_result_is_published_although_the_table_fails_and_the_bus_fails_once(
         (WITH_QUEUES | TIMER_SETTINGS, "event"),
     ],
 )
-def test_what_no_door_handles_is_counted_under_the_function_that_met_it(
+def test_unhandled_input_is_counted_under_the_own_trigger(
     settings: dict[str, str], own: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler = bootstrap(settings | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})
@@ -150,7 +150,7 @@ def test_what_no_door_handles_is_counted_under_the_function_that_met_it(
     assert [(line["trigger"], line["invalid"]) for line in lines if "invalid" in line] == [(own, [1.0])] * 2
 
 
-def test_a_result_that_is_not_published_is_logged_and_not_counted(
+def test_unpublished_result_is_logged_but_not_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next try publishes and counts it."""

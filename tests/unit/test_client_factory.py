@@ -246,7 +246,7 @@ def test_every_handler_of_botocore_is_known() -> None:
 
 
 def test_only_what_is_used_is_kept(trimmed: Path) -> None:
-    """A client costs the more to make, the more data there is to search.
+    """Creating a client takes longer, the more data it searches.
 
     Of each service, botocore chooses the newest version, so a newer one must be named in `operations/trim.py`.
     """

@@ -98,7 +98,7 @@ def test_session_timeout_is_valid(absent: list[str]) -> None:
     check(changed("session-timeout", dict.fromkeys(absent, ABSENT)), "session-timeout")
 
 
-def test_session_timeout_entry_is_the_sample_as_put_events_wants_it() -> None:
+def test_session_timeout_entry_is_the_sample() -> None:
     [entry] = sample("session-timeout-entry")
     event = sample("session-timeout")
     assert (entry["Source"], entry["DetailType"]) == (event["source"], event["detail-type"])

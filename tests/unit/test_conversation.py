@@ -17,7 +17,7 @@ def test_letters_digits_hyphens_and_underscores_make_an_id(valid: str) -> None:
 
 
 def test_no_other_character_is_allowed() -> None:
-    """Neither first nor later, as far as Latin-1."""
+    """All Latin-1 characters, in the first and in a later position."""
     characters = [chr(number) for number in range(256)]
     letters_and_digits = string.ascii_letters + string.digits
     assert {character for character in characters if is_id(character)} == {*letters_and_digits}
@@ -25,7 +25,7 @@ def test_no_other_character_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("word", ["undefined", "null", "NaN", "None", "UNDEFINED", "Null", "nan", "none"])
-def test_a_word_for_a_missing_id_is_none(word: str) -> None:
+def test_words_for_missing_ids_are_invalid(word: str) -> None:
     """Broken callers send them. An id may still contain them."""
     assert not is_id(word)
     assert is_id(f"{word}1")

@@ -43,8 +43,8 @@ def test_every_status_code_means_what_table_1_says(body: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_403_with_retry_after_is_a_throttle(earlier: bool) -> None:
-    """Some gateways answer so. It neither ended the conversation nor may have."""
+def test_403_with_retry_after_is_throttling(earlier: bool) -> None:
+    """Some gateways throttle with 403. It did not end the conversation."""
     answer = Answer(403, {"Retry-After": "7"}, b"")
 
     assert cell(answer, earlier=earlier) == "unavailable/tavus_throttled"
@@ -58,14 +58,14 @@ def test_no_answer_is_unavailable_in_both_columns(reason: Reason, sent: bool, ea
     assert cell(NoAnswer(reason, "Failure", sent=sent), earlier=earlier) == f"unavailable/{reason}"
 
 
-def test_an_attempt_may_have_ended_the_conversation_only_after_a_server_failure() -> None:
+def test_server_failures_may_have_ended_it() -> None:
     """408 and every 5xx, but not 501 and 505."""
     found = {status_code for status_code in range(200, 600) if may_have_ended(Answer(status_code, {}, b""))}
     assert found == SERVER_FAILURES
 
 
 @pytest.mark.parametrize("sent", [False, True])
-def test_an_attempt_without_an_answer_may_have_ended_the_conversation_if_it_was_sent(sent: bool) -> None:
+def test_unanswered_attempt_may_have_ended_it_if_sent(sent: bool) -> None:
     assert may_have_ended(NoAnswer(Reason.TAVUS_UNREACHABLE, "Failure", sent=sent)) is sent
 
 

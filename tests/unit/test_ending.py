@@ -68,7 +68,7 @@ def test_a_second_delivery_that_is_refused_is_unconfirmed(first: Result) -> None
 
 @pytest.mark.parametrize("result", [UNEXPECTED, EARLIER, NOT_FOUND, REJECTED, MAY_HAVE_ENDED, THROTTLED])
 def test_a_second_delivery_returns_the_recorded_ended(result: Result) -> None:
-    """So the result is correct even if a run was killed between Tavus' 200 and PutEvents."""
+    """So the result is correct even if an invocation was killed between Tavus' 200 and PutEvents."""
     record = FakeRecord(ENDED)
     logged: list[tuple[str, Result]] = []
 
@@ -77,7 +77,7 @@ def test_a_second_delivery_returns_the_recorded_ended(result: Result) -> None:
     assert logged == [("answer", result), ("result", ENDED)]
 
 
-def test_ended_written_by_a_concurrent_run_is_found() -> None:
+def test_ended_written_by_a_concurrent_invocation_is_found() -> None:
     """The record is read after it is written, so the weaker of two runs finds the result of the stronger."""
 
     class Raced(FakeRecord):
@@ -89,7 +89,7 @@ def test_ended_written_by_a_concurrent_run_is_found() -> None:
 
 
 @pytest.mark.parametrize("result", [ENDED, UNEXPECTED, MAY_HAVE_ENDED, NOT_FOUND, REJECTED])
-def test_a_record_that_is_down_may_know_of_an_end(result: Result) -> None:
+def test_unreadable_record_makes_refusals_unconfirmed(result: Result) -> None:
     """So a refusal is not certain. Nothing else changes."""
     unconfirmed = result._replace(status=Status.UNCONFIRMED, reason=Reason.EARLIER_ATTEMPT)
 
@@ -99,7 +99,7 @@ def test_a_record_that_is_down_may_know_of_an_end(result: Result) -> None:
 
 
 @pytest.mark.parametrize("result", [ENDED, UNEXPECTED, NOT_FOUND, REJECTED, THROTTLED, MAY_HAVE_ENDED])
-def test_what_tavus_answered_is_logged_before_anything_is_recorded(result: Result) -> None:
+def test_answer_is_logged_before_the_record_is_used(result: Result) -> None:
     """Lambda may kill the run while the table hangs. The result itself is logged once."""
     logged: list[tuple[str, Result]] = []
 

@@ -124,7 +124,7 @@ def ending_at(ends_at: Any) -> Any:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -3600, -30 * 86_400])
-def test_an_end_that_has_passed_means_now(seconds: float) -> None:
+def test_past_ends_at_means_now(seconds: float) -> None:
     door = Events()
 
     door(ending_at(in_seconds(seconds)))
@@ -133,7 +133,7 @@ def test_an_end_that_has_passed_means_now(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 60, 900])
-def test_an_end_ahead_is_invalid_without_the_queue(seconds: float) -> None:
+def test_future_ends_at_is_invalid_without_the_queue(seconds: float) -> None:
     """Lambda cannot delay an event."""
     text = "detail.ends_at is in the future: send the event through the queue, which can wait"
     assert refusal(ending_at(in_seconds(seconds))) == text
@@ -149,12 +149,12 @@ def test_an_end_ahead_is_invalid_without_the_queue(seconds: float) -> None:
         *(" 2026-11-22T00:00:00Z", "2026-11-22T00:00:00Z\n", "\uff12026-11-22T00:00:00Z", "20261122T000000Z"),
     ],
 )
-def test_another_form_of_ends_at_is_invalid(ends_at: Any) -> None:
+def test_other_formats_of_ends_at_are_invalid(ends_at: Any) -> None:
     """A time that was misread could end a conversation early."""
     assert refusal(ending_at(ends_at)) == "detail.ends_at must be a time in UTC such as 2026-11-29T08:37:41Z"
 
 
-def test_a_far_end_is_invalid() -> None:
+def test_ends_at_is_at_most_15_minutes_ahead() -> None:
     """The queue waits for up to 15 minutes, and a limit for as long as it must."""
     text = "detail.ends_at must be at most 15 minutes ahead: set a limit for a later time"
     assert refusal(ending_at(in_seconds(901))) == text
@@ -193,7 +193,7 @@ def test_unpublished_result_raises() -> None:
 def test_ends_by_limits_are_counted(
     source: str, detail_type: str, recorded_ago: float, counted: list[tuple[str, str]]
 ) -> None:
-    """They are what limits save."""
+    """The metric shows how many conversations limits ended."""
     door = Events(ENDED._replace(decided_at=NOW - timedelta(seconds=recorded_ago)))
 
     door(session_timeout(**{"source": source, "detail-type": detail_type}))

@@ -1,4 +1,4 @@
-"""The fault table: whatever Tavus and the network do, the result is true, in time, and nothing needless is sent.
+"""The fault table: whatever Tavus and the network do, the result is correct and in time, and no unnecessary request is sent.
 
 The client is the real one. Tests in which nothing hangs have a fake clock and ample time. The others have little time.
 """
@@ -230,7 +230,7 @@ def test_body_confirms_nothing(body: bytes) -> None:
         pytest.param(answer(404, b"", "Retry-After: 1", "Location: /"), "not_found", id="misplaced headers"),
     ],
 )
-def test_unusual_answers_count(
+def test_unusual_valid_answers_are_accepted(
     serving: ssl.SSLContext | None, trusting: ssl.SSLContext, reply: Reply, expected: str
 ) -> None:
     with FaultServer(reply, tls=serving) as server:
@@ -362,7 +362,7 @@ def dead_port() -> Iterator[int]:
 
 
 def test_connecting_to_a_dead_address_is_given_up_early(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much time there is: a request has 24.5 seconds, and an event can have minutes."""
+    """The limit for connecting does not grow with the time that is left."""
     assert tavus.MAX_CONNECT_SECONDS <= 2
     monkeypatch.setattr(tavus, "MAX_CONNECT_SECONDS", 0.1)
     with FaultServer(ENDED) as server:
@@ -483,7 +483,7 @@ def test_an_attempt_without_a_thread_closes_the_connection(monkeypatch: pytest.M
         pytest.param([hang] * 3, "unavailable/tavus_timeout", id="no answer three times"),
     ],
 )
-def test_attempts(script: list[Reply], expected: str) -> None:
+def test_the_last_attempt_decides(script: list[Reply], expected: str) -> None:
     """The last answer counts, given what the attempts before it may have done.
 
     Tavus may refuse a later request because an earlier one ended the conversation.
@@ -534,7 +534,7 @@ def http_date(seconds: float, form: str = "%a, %d %b %Y %H:%M:%S GMT") -> str:
     ],
 )
 def test_retry_after(values: list[str], waits: list[float], retry_after: float | None) -> None:
-    """Where it does not fit into the 10 seconds, no further attempt is made, and the result carries it."""
+    """Where it does not fit into the 10 seconds, no further attempt is made, and the result has it as `retry_after`."""
     clock = FakeClock()
     with FaultServer(answer(503, b"", *(f"Retry-After: {value}" for value in values))) as server:
         result = end_at(server.url, clock, seconds=10)
@@ -715,7 +715,7 @@ def test_bytes_after_an_answer_are_not_the_next_answer(reply: Reply, expected: s
 
 
 @pytest.mark.parametrize("cut", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-", ENDED.partition(b"{")[0]])
-def test_an_answer_cut_in_its_headers_never_ends(cut: bytes) -> None:
+def test_truncated_headers_never_mean_ended(cut: bytes) -> None:
     """http.client takes a truncated header block for a whole one (python/cpython#42550)."""
     with FaultServer((cut, close), answer(404)) as server:
         result = end_at(server.url)

@@ -17,6 +17,6 @@ print(gc.isenabled(), gc.get_freeze_count() > 10_000)
 """
 
 
-def test_the_garbage_collector_is_off_during_the_imports_and_the_cold_start_only() -> None:
+def test_garbage_collection_is_off_only_during_the_start() -> None:
     """It then leaves the objects of the cold start alone."""
     assert run_script(SCRIPT, {"ALLOWED_DEPLOYMENT_IDS": "d1"}) == ["False", "True True"]

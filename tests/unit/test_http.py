@@ -51,6 +51,14 @@ def test_each_sample_request_ends_its_conversation(name: str) -> None:
     assert (answer["statusCode"], answer["headers"]["Cache-Control"]) == (200, "no-store")
 
 
+def test_unconfirmed_is_a_202() -> None:
+    """Tavus did not confirm the end, so a 200 would claim too much."""
+    answer = Http(Result(Status.UNCONFIRMED, Reason.UNEXPECTED_ANSWER, NOW, 1, 200))(request())
+
+    assert answer["statusCode"] == 202
+    assert json.loads(answer["body"]) == {"conversation_id": "c1", "status": "unconfirmed"}
+
+
 @pytest.mark.parametrize("path", [PATH, f"/prod{PATH}", f"/a/b{PATH}", f"/v2/deployments/x{PATH}"])
 @pytest.mark.parametrize("parameters", [{"proxy": PATH}, {"deployment_id": "d2"}, {"conversation_id": "c2"}, {}, None])
 def test_ids_come_from_the_end_of_the_path(path: str, parameters: dict[str, str] | None) -> None:

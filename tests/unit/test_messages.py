@@ -61,7 +61,7 @@ def test_a_sample_message_ends_its_conversation(name: str) -> None:
 
 
 @pytest.mark.parametrize(("event_id", "published"), [("e1", "e1"), ("", "m1")])
-def test_a_done_message_leaves_the_queue(event_id: str, published: str) -> None:
+def test_handled_message_leaves_the_queue(event_id: str, published: str) -> None:
     """An event without an id has that of its message."""
     door = Events()
 
@@ -74,7 +74,7 @@ def test_a_done_message_leaves_the_queue(event_id: str, published: str) -> None:
 
 @pytest.mark.parametrize(("ahead", "postponed"), [(1, 1), (59, 59), (900, 900), (0.6, 1), (1.4, 1), (1.6, 2), (8.4, 8)])
 def test_a_message_waits_for_its_second(ahead: float, postponed: int) -> None:
-    """In whole seconds."""
+    """SQS postpones by whole seconds."""
     door = Events()
     door.clock.advance(900 - ahead)
 
@@ -84,7 +84,7 @@ def test_a_message_waits_for_its_second(ahead: float, postponed: int) -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, -1, -100_000])
-def test_a_past_end_is_now(ahead: int) -> None:
+def test_past_ends_at_means_now(ahead: int) -> None:
     door = Events()
 
     assert door.receive(message(event(ends_at=at(ahead)))) == []
@@ -128,8 +128,8 @@ INVALID = [
         *((body, "invalid_event", None) for body in INVALID),
     ],
 )
-def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str, reason: str, text: str | None) -> None:
-    """As it is. The log says what is wrong with it, and test_events.py has what it says of an invalid event."""
+def test_invalid_message_goes_to_the_failed_queue_at_once(body: str, reason: str, text: str | None) -> None:
+    """The message is copied unchanged. The log says what is wrong with it, and test_events.py has what it says of an invalid event."""
     door = Events()
     sent = message(body)
 
@@ -141,7 +141,7 @@ def test_a_hopeless_message_goes_to_the_failed_queue_at_once(body: str, reason: 
     assert detail == text if text else detail not in (None, "None")
 
 
-def test_a_hopeless_message_stays_if_the_failed_queue_does_not_take_it() -> None:
+def test_invalid_message_stays_if_the_failed_queue_fails() -> None:
     door = Events()
     door.queue.failure = AwsCallFailed("AccessDenied", retryable=False)
 
@@ -173,7 +173,7 @@ def test_tavus_is_tried_nine_times_in_about_an_hour() -> None:
 
 
 @pytest.mark.parametrize(("first_received_ago", "expected"), [(30, [30, 60]), (0, [60, 120])])
-def test_the_wait_for_a_limit_is_no_try(first_received_ago: float, expected: list[int]) -> None:
+def test_waiting_for_a_limit_is_not_a_try(first_received_ago: float, expected: list[int]) -> None:
     """If the message was first received before its second. It was sent before that in both cases."""
     assert pauses(range(2, 4), sent_ago=30, first_received_ago=first_received_ago) == expected
 
@@ -215,7 +215,7 @@ def test_retries_are_jittered(jitter: Callable[[float, float], float], pause: in
     ("retry_after", "pause"), [(None, 30), (0, 30), (29, 30), (100.2, 101), (900, 900), (1e9, 900)]
 )
 def test_no_retry_comes_before_retry_after(retry_after: float | None, pause: int) -> None:
-    """But after 15 minutes at the latest."""
+    """It comes after 15 minutes at the latest."""
     door = Events(unavailable(retry_after))
 
     door.receive(message(event()))

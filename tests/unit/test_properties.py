@@ -160,7 +160,7 @@ class Delivery:
 
 
 def deliver(delivery: Delivery, record: FakeRecord, clock: FakeClock) -> tuple[list[Step], Claim | None, bool]:
-    """Deliver the message once more. Returns the attempts at Tavus, what was published, and whether it was its time.
+    """Deliver the message once more. Returns the attempts at Tavus, what was published, and whether it was due.
 
     Tavus gets no request before the end. The message leaves the queue only if its result was published.
     """
@@ -242,7 +242,7 @@ deliveries = st.lists(
 
 @properties
 @given(deliveries)
-def test_deliveries_of_one_event_publish_what_the_model_of_the_truth_says(deliveries: list[Delivery]) -> None:
+def test_repeated_deliveries_match_the_model(deliveries: list[Delivery]) -> None:
     """However often an event is delivered, and whatever fails, no result claims more or less than is known."""
     clock, record, model = FakeClock(), FakeRecord(), Model()
     for delivery in deliveries:
@@ -397,7 +397,7 @@ def test_a_message_never_raises(handlers: dict[str, Handler], body: str, receive
 
 @properties
 @given(events, st.sampled_from(["", "default", "missing"]), times)
-def test_an_event_raises_only_what_is_named(
+def test_events_raise_only_documented_errors(
     handlers: dict[str, Handler], event: dict[str, Any], bus: str, remaining_ms: int
 ) -> None:
     """Any event with a detail-type publishes a result, or raises an error that the contract names."""

@@ -49,7 +49,7 @@ def test_a_message_is_postponed(stub: Any, queue: Queues, make_client: Mock) -> 
     assert make_client.call_count == 1
 
 
-def test_a_message_is_refused_as_it_is(stub: Any, queue: Queues) -> None:
+def test_a_message_is_copied_unchanged(stub: Any, queue: Queues) -> None:
     stub.add_response("send_message", {"MessageId": "m2"}, REFUSE)
 
     queue.send_to_failed(MESSAGE, DEADLINE)

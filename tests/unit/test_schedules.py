@@ -166,7 +166,7 @@ OTHER_TARGETS: dict[str, Callable[[datetime], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("changes", OTHER_TARGETS.values(), ids=OTHER_TARGETS)
 @pytest.mark.parametrize("known", [END + MINUTE, END, END - SECOND, END - 5 * MINUTE])
-def test_another_target_is_replaced(
+def test_schedule_gets_the_current_target(
     scheduler: Scheduler, known: datetime, changes: Callable[[datetime], dict[str, Any]]
 ) -> None:
     """An update of the stack may have moved the queue. The earlier end stands."""
@@ -247,7 +247,7 @@ MOVED: dict[str, tuple[datetime, dict[str, Any], datetime]] = {
 
 
 @pytest.mark.parametrize(("known", "changes", "resulting"), MOVED.values(), ids=MOVED)
-def test_a_moved_schedule_fires_in_time(
+def test_schedule_that_fires_at_another_time_is_corrected(
     scheduler: Scheduler, known: datetime, changes: dict[str, Any], resulting: datetime
 ) -> None:
     fires_at = max(resulting - MINUTE, SOON)
@@ -267,7 +267,7 @@ def test_a_schedule_that_has_just_fired_is_created_again(scheduler: Scheduler) -
     assert put(scheduler) == END
 
 
-def test_a_schedule_that_is_there_and_gone_is_created_at_most_twice(scheduler: Scheduler) -> None:
+def test_vanishing_schedule_is_created_at_most_twice(scheduler: Scheduler) -> None:
     for _ in range(2):
         scheduler.creates("ConflictException")
         scheduler.finds_none()
@@ -309,7 +309,7 @@ def test_our_own_bug_is_no_failure_of_aws(scheduler: Scheduler) -> None:
 
 
 @pytest.mark.parametrize("slow", ["CreateSchedule", "GetSchedule"])
-def test_no_call_begins_that_could_end_too_late(scheduler: Scheduler, slow: str) -> None:
+def test_no_call_starts_without_time_for_it(scheduler: Scheduler, slow: str) -> None:
     clock = FakeClock()
     event = f"before-parameter-build.scheduler.{slow}"
     scheduler.client.meta.events.register(event, lambda **_: clock.advance(2.1))

@@ -76,7 +76,7 @@ def test_attempts_get_half_of_the_time_left_and_wait_with_full_jitter() -> None:
 
 @pytest.mark.parametrize(("seconds", "given"), [(24.5, 12.25), (10, 5), (2, 1), (1.5, 1), (1, 1)])
 def test_no_attempt_gets_less_than_a_second(seconds: float, given: float) -> None:
-    """Over HTTP, a slow Tavus is waited for for 12 s."""
+    """Over HTTP, the first attempt waits 12 s for a slow Tavus."""
     post = Post(Answer(404, {}, b""))
 
     end(post, seconds)
@@ -86,7 +86,7 @@ def test_no_attempt_gets_less_than_a_second(seconds: float, given: float) -> Non
 
 @pytest.mark.parametrize(("retry_after", "attempts"), [(23, 3), (24, 1), (3600, 1)])
 def test_retry_after_is_honoured_if_a_whole_attempt_fits_after_it(retry_after: int, attempts: int) -> None:
-    """Otherwise the throttled answer stands: no attempt in a rest of the time turns it into a timeout."""
+    """Otherwise the result stays throttled: an attempt with too little time would make it a timeout."""
     result = end(Post(*(Answer(429, {"Retry-After": str(value)}, b"") for value in (retry_after, 0))), 24.5)
 
     assert (result.attempts, result.reason) == (attempts, Reason.TAVUS_THROTTLED)

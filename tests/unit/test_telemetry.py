@@ -132,7 +132,7 @@ def test_result_is_one_log_line_and_one_count_by_trigger(
         (THROTTLED._replace(tavus_status_code=403), False),
     ],
 )
-def test_401_and_403_have_a_hint_at_the_origin(capture: Capture, result: Result, hinted: bool) -> None:
+def test_401_and_403_log_an_origin_hint(capture: Capture, result: Result, hinted: bool) -> None:
     """It is unknown whether Tavus checks the Origin header at the end endpoint. A throttle has no hint."""
     [line], _ = capture(report("http", result))
 
@@ -376,7 +376,7 @@ def test_an_answer_survives_a_missing_segment(
 def test_an_answer_survives_failing_metrics_or_logs(
     telemetry: Telemetry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    """The failure is reported on stderr, without its text. If metrics fail, logs are still written, and the reverse."""
+    """The failure is reported on stderr, without its text. If metrics fail, logs are still written, and vice versa."""
     monkeypatch.setattr(f"aws_lambda_powertools.{broken}", Mock(side_effect=RuntimeError("secret")))
 
     assert call(telemetry, ENDED) is ENDED

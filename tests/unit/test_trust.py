@@ -139,7 +139,7 @@ def test_runtime_roots_are_loaded_once(ask: Ask, authority: trustme.CA, runtime_
     assert runtime_loads == [trust.tls]
 
 
-def test_unknown_roots_get_nothing(ask: Ask, roots: Path, runtime_loads: list[ssl.SSLContext]) -> None:
+def test_unknown_roots_are_refused(ask: Ask, roots: Path, runtime_loads: list[ssl.SSLContext]) -> None:
     """Before the runtime's roots are loaded and after, and if a root was removed."""
     removed = trustme.CA()
     add(roots, removed)
@@ -161,7 +161,7 @@ def refuses(ask: Ask, server: FaultServer, trust: Trust) -> int:
     return server.connections
 
 
-def test_certificates_of_another_host_get_nothing(ask: Ask, built: trustme.CA, authority: trustme.CA) -> None:
+def test_wrong_hostname_is_refused(ask: Ask, built: trustme.CA, authority: trustme.CA) -> None:
     """The runtime's roots cannot help, so they are not loaded. Once they are, nothing changes.
 
     Nor after a call to Tavus or to AWS, which share the TLS context.
@@ -175,7 +175,7 @@ def test_certificates_of_another_host_get_nothing(ask: Ask, built: trustme.CA, a
         assert refuses(ask, server_of(built, "other.test"), trust) == 1
 
 
-def test_expired_certificates_get_nothing(ask: Ask, built: trustme.CA) -> None:
+def test_expired_certificates_are_refused(ask: Ask, built: trustme.CA) -> None:
     """If an issuer has expired, the runtime may have another root. Here, it has none."""
     trust = create_trust("SSL_CERT_FILE", None)
 
@@ -184,7 +184,7 @@ def test_expired_certificates_get_nothing(ask: Ask, built: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize("valid", [(-20, -10), (10, 20)], ids=["expired", "not yet valid"])
-def test_a_wrong_cross_signature_is_replaced_by_a_runtime_root(
+def test_invalid_cross_signature_falls_back_to_a_runtime_root(
     ask: Ask, roots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: tuple[int, int]
 ) -> None:
     """The server sends leaf, intermediate and cross-signature. Only the runtime's bundle has the new root."""
@@ -247,7 +247,7 @@ def owner_of(authority: trustme.CA) -> Owner:
         ("127.0.0.1", None, "unable to get local issuer certificate"),
     ],
 )
-def test_a_failure_has_openssls_own_reason(roots: Path, host: str, valid_until: datetime | None, reason: str) -> None:
+def test_tls_failures_name_openssls_reason(roots: Path, host: str, valid_until: datetime | None, reason: str) -> None:
     """For Tavus and for AWS."""
     authority = trustme.CA()
     if "issuer" not in reason:
@@ -266,7 +266,7 @@ def test_a_failure_has_openssls_own_reason(roots: Path, host: str, valid_until: 
     assert (no_answer.failure, failed.value.kind) == (expected, expected)
 
 
-def test_a_server_without_tls_has_openssls_own_reason() -> None:
+def test_a_server_without_tls_is_named_by_openssls_reason() -> None:
     with FaultServer(greeting=answer(400)) as server:
         url = server.url.replace("http:", "https:")
         no_answer = TavusConnection(Origin.parse(url), {}, create_trust("SSL_CERT_FILE", None), Clock()).post("/", 5)

@@ -1,4 +1,4 @@
-"""The fault table: whatever Tavus and the network do, the result is correct and in time, and no unnecessary request is sent.
+"""The fault table: whatever Tavus and the network do, the result is correct and in time, and no request is unnecessary.
 
 The client is the real one. Tests in which nothing hangs have a fake clock and ample time. The others have little time.
 """

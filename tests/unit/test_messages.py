@@ -129,7 +129,7 @@ INVALID = [
     ],
 )
 def test_invalid_message_goes_to_the_failed_queue_at_once(body: str, reason: str, text: str | None) -> None:
-    """The message is copied unchanged. The log says what is wrong with it, and test_events.py has what it says of an invalid event."""
+    """It is copied unchanged, and the log says what is wrong with it. test_events.py has the texts for events."""
     door = Events()
     sent = message(body)
 

@@ -34,7 +34,7 @@ _LIMITS = {"TIMER_GROUP_NAME": "default", "TIMER_TARGET": '{"Arn": "arn:queue", 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A handler, the folder of its code, and its settings. `event` makes an event. The right answer has `answer`."""
+    """A handler, the folder of its code, and its settings. `event` makes an event, whose answer contains `answer`."""
 
     name: str
     code: Path

@@ -15,11 +15,15 @@ BUILT = ROOT / ".aws-sam/local"
 
 def build() -> Path:
     """Build the functions if their inputs have changed. Returns the built template. Raises ProcessFailed."""
+    with made(BUILT, _digest, _sam_build):
+        return BUILT / "template.yaml"
+
+
+def _digest() -> str:
     digest = hashlib.sha256(digest_of_inputs().encode())
     for name in ("Makefile", "samconfig.toml", "template.yaml", "uv.lock"):  # uv.lock pins sam
         digest.update((ROOT / name).read_bytes())
-    with made(BUILT, digest.hexdigest(), _sam_build):
-        return BUILT / "template.yaml"
+    return digest.hexdigest()
 
 
 def _sam_build(folder: Path) -> None:

@@ -41,7 +41,9 @@ def main() -> None:
         with redirect_stdout(sys.stderr):  # separates the log from the answer
             from end_conversation.handler import handler  # noqa: PLC0415 - reads the settings
 
-            answer = handler({"rawPath": path, "requestContext": {"http": {"method": "POST"}}}, context)
+            ids = {"deployment_id": deployment_id, "conversation_id": conversation_id}
+            request = {"rawPath": path, "pathParameters": ids, "requestContext": {"http": {"method": "POST"}}}
+            answer = handler(request, context)
     except InvalidSetting as error:
         sys.exit(f"{error}.")
     status, body = HTTPStatus(answer["statusCode"]), json.loads(answer["body"])

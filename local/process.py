@@ -33,9 +33,16 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, and Ctrl-C also where a shell runs this in the background."""
+    """Make SIGTERM and Ctrl-C raise KeyboardInterrupt, even in a background job, and only once: then all is stopped."""
+
+    def stop(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        print("\nStopping ...", flush=True)
+        raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, stop)
 
 
 def free_port() -> int:

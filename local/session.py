@@ -55,7 +55,7 @@ def session_timeout(conversation_id: str, **more: str) -> dict[str, str]:
 
 
 def seconds_ahead(seconds: float) -> str:
-    """Return the time in so many seconds, as `ends_at` has it."""
+    """Return the time this many seconds from now, in the format of `ends_at`."""
     return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 

@@ -37,21 +37,21 @@ def main() -> None:
 
 def packaged() -> AbstractContextManager[Path]:
     """Yield the functions' code, made anew if its inputs have changed. Raises CalledProcessError."""
-    return made(CODE, digest_of_inputs(), package)
+    return made(CODE, digest_of_inputs, package)
 
 
 @contextmanager
-def made(folder: Path, digest: str, make: Callable[[Path], None]) -> Iterator[Path]:
+def made(folder: Path, digest: Callable[[], str], make: Callable[[Path], None]) -> Iterator[Path]:
     """Yield a folder that `make` fills, anew if the digest of its inputs has changed. Other processes wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = folder.with_name(f"{folder.name}.built-from")
-        if not folder.exists() or not stamp.exists() or stamp.read_text() != digest:
+        stamp, current = folder.with_name(f"{folder.name}.built-from"), digest()
+        if not folder.exists() or not stamp.exists() or stamp.read_text() != current:
             stamp.unlink(missing_ok=True)  # an interrupted build leaves nothing to trust
             shutil.rmtree(folder, ignore_errors=True)
             make(folder)
-            stamp.write_text(digest)
+            stamp.write_text(current)
         yield folder
 
 

@@ -1,4 +1,7 @@
-"""What people usually write: requests, boto3 and Powertools, each as its own quick start has it. For HTTP alone too."""
+"""What people usually write: requests, boto3 and Powertools, each as its own quick start has it.
+
+Without EVENT_BUS_NAME, for HTTP only.
+"""
 
 import json
 import os

@@ -111,6 +111,7 @@ class Storm:
         self._stack, self._subscriber = stack, Subscriber(stack)
         self._sent: dict[str, dict[str, str]] = {}  # details by event id
         self._settled: set[str] = set()
+        self._altered: set[str] = set()
         self.failed = 0
         self.published: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -134,20 +135,24 @@ class Storm:
                     print(f"  {settled} of {len(order)} events have an outcome", flush=True)
 
     def _receive_outcomes(self) -> None:
-        """Take new results and failed events, waiting up to 1 s for results. An altered event stays without outcome."""
+        """Take new results and failed events, waiting up to 1 s for results."""
         for detail in (result["detail"] for result in self._subscriber.receive(1)):
             self.published[detail["conversation_id"]].append(detail["status"])
-            if self._sent[detail["trigger"]["id"]]["conversation_id"] == detail["conversation_id"]:
-                self._settled.add(detail["trigger"]["id"])
+            sent = self._sent.get(event_id := detail["trigger"]["id"], {})
+            self._settle(event_id, intact=detail["conversation_id"] == sent.get("conversation_id"))
         for event in map(json.loads, take_messages(self._stack, self._stack.outputs["FailedQueueUrl"])):
             self.failed += 1
-            if self._sent[event["id"]] == event["detail"]:
-                self._settled.add(event["id"])
+            self._settle(event["id"], intact=event["detail"] == self._sent.get(event["id"]))
+
+    def _settle(self, event_id: str, *, intact: bool) -> None:
+        (self._settled if intact else self._altered).add(event_id)
 
     def lost(self) -> list[str]:
-        """One sentence for each event that has no outcome, or was altered."""
+        """One sentence for each event that has no outcome, and for each outcome of no event that was sent."""
         lost = self._sent.keys() - self._settled
-        return sorted(f"{self._sent[event_id]['conversation_id']}: lost or altered" for event_id in lost)
+        return sorted(f"{event_id}: lost" for event_id in lost) + sorted(
+            f"{event_id}: altered" for event_id in self._altered
+        )
 
     def strongest(self, conversation_id: str) -> str | None:
         """The strongest published result of a conversation, or None if there is none."""

@@ -26,7 +26,7 @@ def judge(strongest: str | None, truth: Truth, record: str | None, unmade: Conta
     if strongest not in ("not_found", "unconfirmed"):
         return UNTRUE
     stronger = record is not None and STATUSES.index(record) > STATUSES.index(strongest)
-    if "GetItem" in unmade and (stronger or strongest == "unconfirmed"):  # as an unread record is taken to mean
+    if "GetItem" in unmade and (stronger or strongest == "unconfirmed"):  # an unread record counts as unconfirmed
         return UNREAD
     if stronger:
         return UNTRUE

@@ -62,7 +62,7 @@ class Reason(StrEnum):
     TAVUS_TIMEOUT = "tavus_timeout"
 
 
-class _Ids(NamedTuple):  # which cannot validate: a NamedTuple has no `__new__` of its own
+class _Ids(NamedTuple):  # typing forbids a `__new__` here, so the subclass validates
     deployment_id: str
     conversation_id: str
 

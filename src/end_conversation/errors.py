@@ -1,4 +1,4 @@
-"""Our errors. No text quotes a caller, or more of a server than an error code."""
+"""Our errors. No text quotes a caller. Of a server, at most an error code is quoted."""
 
 
 class EndConversationError(Exception):

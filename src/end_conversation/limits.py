@@ -88,7 +88,7 @@ def _seconds(event: dict[str, Any], max_seconds: int) -> int:
             return max_seconds
     if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]*", value):
         raise invalid
-    # Nine digits exceed every maximum. More than 4,300 could not be converted.
+    # Nine digits exceed every maximum. int() refuses more than 4,300.
     seconds = min(int(value[:9]), max_seconds)
     if seconds < MIN_SECONDS:
         raise invalid

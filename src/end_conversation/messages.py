@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIRST_RETRY_SECONDS = 30
 MAX_RETRY_SECONDS = 15 * 60
 JITTER = 0.1
-# SQS postpones a message by whole seconds, here rounded. The function itself sleeps through the rest of at most this.
+# SQS postpones by whole seconds, so the wait is rounded. The function itself waits for the rest, at most this long.
 MAX_SLEEP_SECONDS = 0.5
 
 

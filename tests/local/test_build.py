@@ -170,11 +170,11 @@ def test_lost_code_is_made_again(lost: str, tmp_path: Path) -> None:
         calls.append(folder)
         folder.mkdir()
 
-    with made(tmp_path / "code", "digest", make):
+    with made(tmp_path / "code", lambda: "digest", make):
         pass
     if lost:
         (tmp_path / lost).rename(tmp_path / "moved")
-    with made(tmp_path / "code", "digest", make) as code:
+    with made(tmp_path / "code", lambda: "digest", make) as code:
         assert code.is_dir()
 
     assert len(calls) == (2 if lost else 1)

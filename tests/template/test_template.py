@@ -235,7 +235,7 @@ def test_max_session_seconds_has_the_range_of_the_code() -> None:
 
 
 def test_what_sends_to_the_queue_tries_for_an_hour_and_keeps_failures() -> None:
-    """A rule may send by the policy of both queues, and a schedule by its role. tests/local shows that they do."""
+    """The rule may send by the policy of both queues, which no local test shows, and a schedule by its role."""
     [rule] = of_type("AWS::Events::Rule").values()
     [target] = rule["Targets"]
     assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": "FailedQueue.Arn"}
@@ -250,6 +250,10 @@ def test_only_the_rule_may_send_to_a_queue() -> None:
     [policy] = of_type("AWS::SQS::QueuePolicy").values()
     [statement] = policy["PolicyDocument"]["Statement"]
     assert policy["Queues"] == [{"Ref": queue} for queue in QUEUES]
+    assert (statement["Action"], statement["Resource"]) == (
+        "sqs:SendMessage",
+        [{"Fn::GetAtt": f"{queue}.Arn"} for queue in QUEUES],
+    )
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "SessionTimeoutRule.Arn"}}}
 
@@ -258,6 +262,8 @@ def test_the_event_function_gets_messages_one_by_one_and_says_which_stay() -> No
     [mapping] = of_type("AWS::Lambda::EventSourceMapping").values()
     assert (mapping["BatchSize"], mapping["FunctionResponseTypes"]) == (1, ["ReportBatchItemFailures"])
     assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "EventConcurrency"}}
+    limits = PARAMETERS["EventConcurrency"]
+    assert (limits["MinValue"], limits["Default"], limits["MaxValue"]) == (2, 10, 1000)  # 2 and 1,000 are Lambda's
     # Lambda would throttle deliveries above it, and each throttled one counts as a receive.
     assert "ReservedConcurrentExecutions" not in FUNCTIONS["EventFunction"]
 
@@ -270,7 +276,7 @@ def test_a_message_is_hidden_and_kept_for_long_enough() -> None:
     assert {found["MessageRetentionPeriod"] for found in QUEUES.values()} == {14 * 86_400}
 
 
-def test_a_deleted_stack_leaves_nothing() -> None:
+def test_no_resource_is_retained() -> None:
     """Nor logs: everything logs into groups of the stack."""
     for name, resource in TEMPLATE["Resources"].items():
         assert not resource.keys() & {"DeletionPolicy", "UpdateReplacePolicy"}, name
@@ -397,6 +403,7 @@ def report(telemetry: Telemetry, trigger: Any) -> None:
     if trigger == "timer":
         telemetry.armed(conversation, "2026-11-25T08:37:41Z", deadline)
         telemetry.timer_failed(conversation, "timeout", deadline)
+        telemetry.count_result(trigger, results[list(Status).index(Status.REJECTED)])
         return
     telemetry.observe(lambda *_: results[0])(conversation, deadline)
     for result in results:
@@ -444,7 +451,7 @@ def test_every_alarm_notifies_the_mail_address_and_the_topic(name: str) -> None:
 
 
 def own(metric: str, trigger: str) -> Metric:
-    """A metric of this stack, which the metrics of another stack in the account do not mix with."""
+    """A metric of this stack. The metrics of other stacks have another `service`."""
     service = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]["Ref"]
     return "EndConversation", metric, frozenset({("service", service), ("trigger", trigger)})
 

@@ -1,4 +1,4 @@
-"""One rule for every call to AWS: what may pass is tried twice, and no call begins that could end too late."""
+"""One rule for every call to AWS: temporary errors are retried once, and no call starts without the time for it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_permanent_errors_are_not_retried(call: str, code: str) -> None:
         (500, b"\xff"),
     ],
 )
-def test_malformed_answers_are_no_success(call: str, status: int, body: bytes) -> None:
+def test_malformed_answers_are_failures(call: str, status: int, body: bytes) -> None:
     """The parser of botocore raises almost anything on such answers, or treats them as empty."""
     client = FACTORY.create(CALLS[call][0])
     let_aws_answer(client, (status, body), (status, body))

@@ -137,7 +137,7 @@ def test_result_is_published_if_the_table_fails(
         (WITH_QUEUES | TIMER_SETTINGS, "event"),
     ],
 )
-def test_unhandled_input_is_counted_under_the_own_trigger(
+def test_unhandled_input_is_counted_under_the_functions_trigger(
     settings: dict[str, str], own: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler = bootstrap(settings | {"POWERTOOLS_SERVICE_NAME": str(uuid4())})

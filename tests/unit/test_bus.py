@@ -64,6 +64,15 @@ def test_refusals_are_named_and_not_retried(stub: Any, code: str, named: str) ->
         publish(stub.client)
 
 
+@pytest.mark.parametrize("code", ["InternalFailure", "InternalException", "ThrottlingException"])
+def test_temporary_refusals_are_retried(stub: Any, code: str) -> None:
+    """PutEvents reports a refused entry within a 200."""
+    stub.add_response("put_events", {"FailedEntryCount": 1, "Entries": [{"ErrorCode": code}]})
+    stub.add_response("put_events", ACCEPTED)
+
+    publish(stub.client)
+
+
 @pytest.mark.parametrize("answer", [{}, {"Entries": [{"EventId": "1"}]}, {"FailedEntryCount": 1, "Entries": []}])
 def test_only_a_failed_entry_count_of_0_is_a_success(stub: Any, answer: dict[str, Any]) -> None:
     for _ in range(2):
@@ -73,7 +82,7 @@ def test_only_a_failed_entry_count_of_0_is_a_success(stub: Any, answer: dict[str
         publish(stub.client)
 
 
-def test_entries_that_are_no_list_are_no_success() -> None:
+def test_entries_that_are_no_list_are_failures() -> None:
     client = boto3.client("events")
     answer = 200, b'{"FailedEntryCount": 1, "Entries": 5}'
     let_aws_answer(client, answer, answer)

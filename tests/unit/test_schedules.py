@@ -19,7 +19,7 @@ from end_conversation.aws.schedules import Schedules
 from end_conversation.conversation import Conversation
 from end_conversation.deadline import Deadline
 from end_conversation.errors import AwsCallFailed
-from tests.unit.fakes import FakeClock
+from tests.unit.fakes import TRUSTS_NOBODY, FakeClock, create_client, let_aws_answer
 
 CONVERSATION = Conversation("d1", "c1")
 NAME = sha256(b"d1/c1").hexdigest()
@@ -236,12 +236,12 @@ MOVED: dict[str, tuple[datetime, dict[str, Any], datetime]] = {
     "too far ahead": (END + 20 * MINUTE, {"ScheduleExpression": at(END)}, END + 20 * MINUTE),
     # Or the conversation would never end.
     **{
-        f"with the input {junk}": (
+        f"with the input {junk[:40]}": (
             EARLIER,
             {"ScheduleExpression": at(EARLIER), **with_target(EARLIER, Input=junk)},
             EARLIER,
         )
-        for junk in ("null", "[]", "{", '{"detail": null}', '{"detail": {"ends_at": 7}}')
+        for junk in ("null", "[]", "{", "[" * 100_000, '{"detail": null}', '{"detail": {"ends_at": 7}}')
     },
 }
 
@@ -300,7 +300,18 @@ def test_truncated_answer_lengthens_no_limit(scheduler: Scheduler) -> None:
     assert put(scheduler) == END - MINUTE
 
 
-def test_our_own_bug_is_no_failure_of_aws(scheduler: Scheduler) -> None:
+def test_malformed_schedule_is_replaced() -> None:
+    """Its expression is no text."""
+    client = create_client("scheduler", TRUSTS_NOBODY)
+    malformed = json.dumps(schedule(END) | {"ScheduleExpression": 5}).encode()
+    conflict, updated = b'{"__type": "ConflictException"}', json.dumps(ARN).encode()
+    let_aws_answer(client, (409, conflict), (200, malformed), (200, updated), (200, json.dumps(schedule(END)).encode()))
+    clock = FakeClock()
+
+    assert Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 10, 0.5)) == END
+
+
+def test_our_own_bug_is_raised(scheduler: Scheduler) -> None:
     """It escapes, so that an alarm goes off."""
     no_time: Any = None
 

@@ -174,7 +174,10 @@ REPORTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     ),
     "publish_failed": (("Denied",), {"trigger": "event", "message": "the result was not published", **DENIED}),
     "queue_failed": (("not postponed", "Denied"), {"trigger": "event", "message": "not postponed", **DENIED}),
-    "armed": ((CONVERSATION, ENDS_AT, DEADLINE), {"trigger": "timer", "status": "armed", "ends_at": ENDS_AT, **IDS}),
+    "armed": (
+        (CONVERSATION, ENDS_AT, DEADLINE),
+        {"trigger": "timer", "status": "armed", "level": "INFO", "message": "limit set", "ends_at": ENDS_AT, **IDS},
+    ),
     "timer_failed": (
         (CONVERSATION, "Denied", DEADLINE),
         {"trigger": "timer", "status": "timer_failed", "message": "limit not set", **IDS, **DENIED},

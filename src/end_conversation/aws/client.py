@@ -139,7 +139,7 @@ def call_with_retry[T](call: Callable[[], T], deadline: Deadline, clock: Clock, 
 
 
 def retry[T](action: Callable[[], T], deadline: Deadline, clock: Clock, keep_seconds: float = 0) -> T:
-    """Do what `call_with_retry` does, with an action of several calls that raises AwsCallFailed itself."""
+    """Like `call_with_retry`, for an action that makes several calls and raises AwsCallFailed itself."""
     expect_time_for_a_try(deadline)
     try:
         return action()
@@ -151,7 +151,7 @@ def retry[T](action: Callable[[], T], deadline: Deadline, clock: Clock, keep_sec
 
 
 def expect_member[T: Mapping[str, Any]](name: str, answer: T) -> T:
-    """Return a whole answer, which has this member. Raises AwsCallFailed.
+    """Return the answer if it has this member, as every complete answer does. Raises AwsCallFailed.
 
     botocore treats a truncated 200 as an empty answer.
     """
@@ -166,7 +166,7 @@ def error_code(text: str) -> str:
 
 
 def translate_errors[T](call: Callable[[], T]) -> T:
-    """Make one call. Raises AwsCallFailed and nothing else, so it must not contain logic of ours."""
+    """Make one call. Raises AwsCallFailed, also for a bug in `call`, so keep our own logic out of it."""
     try:
         return call()
     except AwsCallFailed:

@@ -97,10 +97,10 @@ class Schedules:
             return None, False
         try:
             fires_at = datetime.strptime(schedule["ScheduleExpression"], _AT).replace(tzinfo=UTC)
-        except ValueError:
+        except (TypeError, ValueError):
             return None, False
         ends_at = fires_at
-        with suppress(KeyError, TypeError, ValueError):
+        with suppress(KeyError, RecursionError, TypeError, ValueError):
             ends_at = parse_utc(json.loads(schedule["Target"]["Input"])["detail"]["ends_at"])
         now = self._clock.now()
         if fires_at < now - PRECISION:  # Scheduler has kept it, or still tries to deliver it

@@ -12,7 +12,7 @@ from bench.report import report
 from bench.sandbox import Sandbox, sandbox
 from bench.world import World
 from local.console import step
-from local.process import ROOT, ProcessFailed, stop_on_signals
+from local.process import ROOT, ProcessFailed, interrupt_once
 
 # The numbers of calls after which the work and the memory are read.
 WORK_AFTER, MEMORY_AFTER = (0, 1, 2, 3, 21), (0, 1_000, 10_000)
@@ -22,7 +22,7 @@ ROUNDS_WITHOUT_VALGRIND = 9  # processor time varies more than instruction count
 
 def main() -> None:
     """Measure, and print and write the report."""
-    stop_on_signals()
+    interrupt_once()
     valgrind = shutil.which("valgrind") is not None
     unit = "M instructions" if valgrind else "ms of processor time"
     figures = {}

@@ -32,17 +32,24 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
 
 
-def stop_on_signals() -> None:
-    """Make SIGTERM and Ctrl-C raise KeyboardInterrupt, even in a background job, and only once: then all is stopped."""
+def interrupt_once() -> None:
+    """Let the first SIGINT (Ctrl-C), SIGTERM or SIGHUP (a closed terminal) raise KeyboardInterrupt.
 
-    def stop(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+    Later ones are ignored, so that cleanup can finish.
+    """
+    stopping = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        stopping.append(signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for number in stopping:
             signal.signal(number, signal.SIG_IGN)
-        print("\nStopping ...", flush=True)
+        with suppress(OSError):  # the terminal may be gone
+            os.write(1, "\nStopping …\n".encode())
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in stopping:
+        signal.signal(number, interrupt)
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from local.console import step
-from local.process import ProcessFailed, stop_on_signals
+from local.process import ProcessFailed, interrupt_once
 from local.session import (
     DEPLOYMENT_ID,
     end_path,
@@ -37,7 +37,7 @@ class Unexpected(Exception):
 @contextmanager
 def local_stack(tavus: Tavus, **parameters: str) -> Iterator[Stack]:
     """Run this stand-in for Tavus, and the stack in a local AWS. Exits 1, with the reason, at the first failure."""
-    stop_on_signals()
+    interrupt_once()
     try:
         with tavus, deployed(tavus.url, DEPLOYMENT_ID, **parameters) as stack:
             try:

@@ -299,8 +299,8 @@ socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()
 """
 LOCAL_RUN = f"""
 import signal, sys
-from local.process import clean_environment, free_port, serving, stop_on_signals
-stop_on_signals()
+from local.process import clean_environment, free_port, serving, interrupt_once
+interrupt_once()
 port = free_port()
 with serving([sys.executable, "-c", {SERVER!r}, port], clean_environment(), port):
     print("ready", flush=True)
@@ -327,6 +327,7 @@ def test_a_local_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> N
 
         run.send_signal(number)
 
+        assert ("Stopping" in run.stdout.read()) == (number != signal.SIGKILL)
     _, left = psutil.wait_procs(programs, timeout=10)
     # Without an init process, a container keeps zombies.
     assert all(program.status() == psutil.STATUS_ZOMBIE for program in left)

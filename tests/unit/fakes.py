@@ -130,9 +130,11 @@ class FakeQueue:
     def __init__(self) -> None:
         self.failure: AwsCallFailed | None = None
         self.postponed: list[tuple[str, int]] = []
+        self.left: list[float] = []
         self.refused: list[dict[str, Any]] = []
 
     def postpone(self, receipt_handle: str, seconds: int, deadline: Deadline) -> None:
+        self.left.append(deadline.left())
         if self.failure is not None:
             raise self.failure
         self.postponed.append((receipt_handle, seconds))

@@ -239,10 +239,10 @@ def test_a_message_ends_its_conversation_and_leaves_the_queue(monkeypatch: pytes
 
 
 def test_a_message_is_postponed_while_tavus_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one that names no conversation goes to the queue of failed ones."""
+    """At the second try, here. A message that names no conversation goes to the queue of failed ones."""
     [record] = (message := sample("session-timeout-message"))["Records"]
     throttled = answer(429, b"", "Retry-After: 600")
-    with FaultServer(throttled) as tavus, FaultServer(answer(200, b"{}"), SENT, SENT) as aws:
+    with FaultServer(throttled) as tavus, FaultServer(answer(200, b"{}"), answer(500), SENT, SENT) as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
         handler = bootstrap(WITH_QUEUES | {"ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url})
         postponed = handler(message, Context(30_000))
@@ -250,7 +250,7 @@ def test_a_message_is_postponed_while_tavus_is_unavailable(monkeypatch: pytest.M
 
     failed = {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
     assert (postponed, refused) == (failed, {"batchItemFailures": []})
-    _, change, send = (json.loads(request.body) for request in aws.requests)
+    _, _, change, send = (json.loads(request.body) for request in aws.requests)
     assert change == {
         "QueueUrl": QUEUES["TIMEOUT_QUEUE_URL"],
         "ReceiptHandle": record["receiptHandle"],

@@ -31,11 +31,14 @@ def unavailable(reason: Reason, retry_after: float | None = None) -> Result:
     return Result(Status.UNAVAILABLE, reason, NOW, 3, failure="HTTP 599", retry_after=retry_after)
 
 
+PROBLEM_HEADERS = {"Cache-Control": "no-store", "Content-Type": "application/problem+json"}
+
+
 def refuses(door: Http, event: dict[str, Any]) -> tuple[int, str]:
     """Expect that nothing is done. Returns the status and the reason of the problem."""
     answer = door(event)
     assert (door.ended, door.scheduled) == ([], [])
-    assert answer["headers"]["Cache-Control"] == "no-store"
+    assert answer["headers"].items() >= PROBLEM_HEADERS.items()
     return answer["statusCode"], json.loads(answer["body"])["reason"]
 
 

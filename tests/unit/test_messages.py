@@ -80,6 +80,7 @@ def test_a_message_waits_for_its_second(ahead: float, postponed: int) -> None:
 
     assert door.receive(message(event(ends_at=at(900)))) == ["m1"]
     assert door.queue.postponed == [("h1", postponed)]
+    assert door.queue.left == [29.75]  # of 30 s, without what is kept for the return to Lambda
     assert (door.ended, door.published) == ([], [])
 
 

@@ -210,7 +210,7 @@ def test_a_schedule_that_would_not_end_the_conversation_is_replaced(
     [
         {"StartDate": END + MINUTE, "EndDate": EARLIER - 2 * MINUTE},  # which one-time schedules ignore
         {"Description": "by hand"},
-        {"ScheduleExpression": at(FakeClock().now() - 30 * SECOND)},  # Scheduler is about to fire
+        {"ScheduleExpression": at(FakeClock().now() - MINUTE)},  # Scheduler is about to fire
         with_target(EARLIER, SqsParameters={"MessageGroupId": "by-hand"}),
         {"ActionAfterCompletion": "NONE"},
         {"ScheduleExpression": at(EARLIER - 4 * MINUTE)},
@@ -300,15 +300,24 @@ def test_truncated_answer_lengthens_no_limit(scheduler: Scheduler) -> None:
     assert put(scheduler) == END - MINUTE
 
 
-def test_malformed_schedule_is_replaced() -> None:
-    """Its expression is no text."""
+def test_message_can_wait_for_15_minutes(scheduler: Scheduler) -> None:
+    scheduler.add_client_error("create_schedule", "ConflictException")
+    scheduler.finds(END + 15 * MINUTE, ScheduleExpression=at(END))
+
+    assert put(scheduler, END + 30 * MINUTE) == END + 15 * MINUTE
+
+
+@pytest.mark.parametrize(("junk", "resulting"), [({"ScheduleExpression": 5}, END), ({"Target": None}, END - MINUTE)])
+def test_malformed_schedule_is_replaced(junk: dict[str, Any], resulting: datetime) -> None:
+    """Botocore passes on a number in place of a text, and leaves out what is null. Then the end is when it fires."""
     client = create_client("scheduler", TRUSTS_NOBODY)
-    malformed = json.dumps(schedule(END) | {"ScheduleExpression": 5}).encode()
+    malformed = json.dumps(schedule(END) | junk).encode()
+    replaced = json.dumps(schedule(resulting)).encode()
     conflict, updated = b'{"__type": "ConflictException"}', json.dumps(ARN).encode()
-    let_aws_answer(client, (409, conflict), (200, malformed), (200, updated), (200, json.dumps(schedule(END)).encode()))
+    let_aws_answer(client, (409, conflict), (200, malformed), (200, updated), (200, replaced))
     clock = FakeClock()
 
-    assert Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 10, 0.5)) == END
+    assert Schedules(client, "limits", TARGET, clock).put(CONVERSATION, END, Deadline(clock, 10, 0.5)) == resulting
 
 
 def test_our_own_bug_is_raised(scheduler: Scheduler) -> None:

@@ -166,7 +166,14 @@ ENDS_AT = "2026-11-25T08:37:41Z"
 REPORTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "invalid": (
         ("event", "invalid_event", "no ids"),
-        {"trigger": "event", "status": "invalid", "level": "WARNING", "reason": "invalid_event", "detail": "no ids"},
+        {
+            "trigger": "event",
+            "status": "invalid",
+            "level": "WARNING",
+            "message": "invalid request or event",
+            "reason": "invalid_event",
+            "detail": "no ids",
+        },
     ),
     "record_failed": (
         ("Denied",),

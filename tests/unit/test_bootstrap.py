@@ -339,8 +339,27 @@ def test_only_functions_that_call_tavus_are_traced(
     assert create_xray.called == traced
 
 
-def test_without_a_timer_group_the_path_of_a_limit_is_unknown() -> None:
-    response = bootstrap(HTTP_ONLY)(PUT, Context())
+def test_a_session_timeout_ends_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(ENDED) as tavus, FaultServer(PUBLISHED) as bus:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bus.url)
+        environ = {"EVENT_BUS_NAME": "bus", "ALLOWED_DEPLOYMENT_IDS": "*", "TAVUS_API_URL": tavus.url}
+        bootstrap(environ)(sample("session-timeout"), Context(60_000))
+
+    [request] = bus.requests
+    assert json.loads(json.loads(request.body)["Entries"][0]["Detail"])["status"] == "ended"
+
+
+@pytest.mark.parametrize("name", ["session-timeout", "session-timeout-message"])
+def test_a_function_for_limits_handles_no_events(name: str) -> None:
+    handler = bootstrap(HTTP_ONLY | TIMER_SETTINGS | QUEUES)
+
+    with pytest.raises(UnsupportedEvent, match="^set EVENT_BUS_NAME"):
+        handler(sample(name), Context())
+
+
+@pytest.mark.parametrize("environ", [HTTP_ONLY, WITH_EVENTS])
+def test_without_a_timer_group_the_path_of_a_limit_is_unknown(environ: dict[str, str]) -> None:
+    response = bootstrap(environ)(PUT, Context())
 
     assert (response["statusCode"], json.loads(response["body"])["reason"]) == (404, "unknown_path")
 

@@ -223,3 +223,4 @@ def test_a_deployment_that_is_not_allowed_is_rejected() -> None:
     assert door.ended == []
     [detail] = door.published
     assert (detail["status"], detail["reason"], detail["attempts"]) == ("rejected", "deployment_not_allowed", 0)
+    assert [(trigger, result.status) for trigger, result in door.telemetry.logged] == [("event", "rejected")]

@@ -179,10 +179,11 @@ def test_waiting_for_a_limit_is_not_a_try(first_received_ago: float, expected: l
     assert pauses(range(2, 4), sent_ago=30, first_received_ago=first_received_ago) == expected
 
 
-def test_a_message_without_attributes_counts_as_new() -> None:
+@pytest.mark.parametrize("detail", [{}, {"ends_at": at(0)}])
+def test_a_message_without_attributes_counts_as_new(detail: dict[str, str]) -> None:
     """A hand-made one, for example."""
     door = Events(unavailable())
-    made = message(event(ends_at=at(0)))
+    made = message(event(**detail))
     del made["attributes"]
 
     assert door.receive(made) == ["m1"]

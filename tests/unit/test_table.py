@@ -133,6 +133,7 @@ def test_a_second_try_leaves_the_time_to_publish(client: Any, spare: float, trie
     assert (failures, len(clock.slept)) == (["ThrottlingException"], tries - 1)
 
 
+@pytest.mark.usefixtures("_in_tokyo")
 def test_the_time_of_a_record_is_returned_in_utc(client: Any) -> None:
     table = Table(client)
     table.put(ENDED._replace(decided_at=DECIDED_AT.astimezone(timezone(timedelta(hours=5)))))

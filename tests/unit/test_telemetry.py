@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -232,15 +231,10 @@ def test_an_answer_is_logged_before_the_record_and_not_counted(capture: Capture)
     assert units(metrics).keys() == {"record_failed"}
 
 
-def test_times_are_in_utc_and_in_the_format_of_rfc_3339(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_in_tokyo")
+def test_times_are_in_utc_and_in_the_format_of_rfc_3339(capture: Capture) -> None:
     """Whatever time zone a function is given."""
-    try:
-        with monkeypatch.context() as patch:
-            patch.setenv("TZ", "Asia/Tokyo")
-            time.tzset()
-            [line], _ = capture(report("http", ENDED))
-    finally:
-        time.tzset()
+    [line], _ = capture(report("http", ENDED))
 
     logged = datetime.fromisoformat(line["timestamp"])
     assert re.fullmatch(r".{10}T.{8}\.[0-9]{3}\+00:00", line["timestamp"])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, create_autospec
+from unittest.mock import call as call_of
 from uuid import uuid4
 
 import pytest
@@ -502,6 +503,58 @@ def test_an_invalid_setting_of_telemetry_costs_no_answer(junk: str) -> None:
     assert rejected == "conversation rejected"
     assert [name in line for name, line in zip(environ, warned, strict=True)] == [True] * len(environ)
     assert any(line.get("rejected") == [1.0] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ignored"),
+    [
+        *((name, value, True) for name, value in JUNK.items() if name.startswith("POWERTOOLS_")),
+        *((f"POWERTOOLS_{switch}", value, False) for switch in SWITCHES for value in ("0", "F", "off", "no", "False")),
+        *(("POWERTOOLS_LOGGER_SAMPLE_RATE", value, False) for value in ("0", "0.5", "1")),
+    ],
+)
+def test_an_ignored_setting_is_named(
+    name: str, value: str, ignored: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And removed, because Powertools would read it."""
+    monkeypatch.setenv(name, value)
+
+    Telemetry({"POWERTOOLS_SERVICE_NAME": str(uuid4())})
+
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    named = [(line["level"], line["message"]) for line in lines]
+    assert named == ([("WARNING", f"{name} has an invalid value and is ignored")] if ignored else [])
+    assert (name in os.environ) is not ignored
+
+
+@pytest.mark.parametrize(
+    ("switch", "traced"),
+    [
+        ({}, True),
+        *(({"POWERTOOLS_TRACE_DISABLED": on}, on in ("false", "")) for on in ("true", "TRUE", "1", "false", "")),
+    ],
+)
+def test_tracing_can_be_disabled(switch: dict[str, str], traced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the X-Ray SDK is not loaded."""
+    create_xray = Mock()
+    monkeypatch.setattr("end_conversation.telemetry._create_xray", create_xray)
+
+    Telemetry({"POWERTOOLS_SERVICE_NAME": "traced"} | switch)
+
+    assert create_xray.mock_calls == ([call_of("traced")] if traced else [])
+
+
+def test_an_x_ray_sdk_that_does_not_start_is_logged(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("end_conversation.telemetry._create_xray", Mock(side_effect=ValueError))
+
+    telemetry = Telemetry({"POWERTOOLS_SERVICE_NAME": "no-x-ray"})
+
+    [line] = map(json.loads, capfd.readouterr().out.splitlines())
+    text = "the X-Ray SDK did not start, so nothing is traced (ValueError): check AWS_XRAY_DAEMON_ADDRESS"
+    assert (line["level"], line["message"]) == ("WARNING", text)
+    assert call(telemetry, ENDED) is ENDED
 
 
 @pytest.mark.parametrize("name", [f"POWERTOOLS_{switch}" for switch in SWITCHES])

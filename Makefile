@@ -82,8 +82,8 @@ smoke: $(DEV) ## Check that requests reach a deployed stack, without ending anyt
 	@.venv/bin/python -m operations.smoke '$(or $(STACK),end-conversation)'
 
 .PHONY: delete
-delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete STACK=...
-	$(SAM) delete $(if $(STACK),--stack-name '$(STACK)')
+delete: .venv-sam/installed ## Delete a deployed stack with its queues, table and logs: make delete [STACK=...]
+	@$(SAM) delete --stack-name '$(or $(STACK),end-conversation)'
 
 .PHONY: lock
 lock: $(UV) ## Lock the dependencies of pyproject.toml; LOCK_FLAGS=--upgrade takes the newest versions

@@ -9,16 +9,21 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from uuid import uuid4
 
-from end_conversation.errors import InvalidSetting
+from end_conversation.conversation import Conversation
+from end_conversation.errors import InvalidId, InvalidSetting
 from local.session import end_path
 
 TIMEOUT_SECONDS = 29
-SETTINGS = {
-    "ALLOWED_DEPLOYMENT_IDS": "*",
-    "ENDED_TABLE_NAME": "",
-    "EVENT_BUS_NAME": "",
-    "POWERTOOLS_METRICS_DISABLED": "true",
-}
+# This shell may have variables of a deployed stack, which are not meant for this process.
+UNSET = (
+    "ENDED_TABLE_NAME",
+    "EVENT_BUS_NAME",
+    "TIMER_GROUP_NAME",
+    "TIMER_TARGET",
+    "TIMEOUT_QUEUE_URL",
+    "FAILED_QUEUE_URL",
+)
+SETTINGS = dict.fromkeys(UNSET, "") | {"ALLOWED_DEPLOYMENT_IDS": "*", "POWERTOOLS_METRICS_DISABLED": "true"}
 
 
 def main() -> None:
@@ -26,6 +31,10 @@ def main() -> None:
     deployment_id, conversation_id = os.environ.get("DEPLOYMENT_ID"), os.environ.get("CONVERSATION_ID")
     if not deployment_id or not conversation_id:
         sys.exit("Name the conversation: make end DEPLOYMENT_ID=d… CONVERSATION_ID=c…")
+    try:
+        Conversation(deployment_id, conversation_id)
+    except InvalidId as error:
+        sys.exit(f"Not sent: {error}.")
     path = end_path(deployment_id, conversation_id)
     print(f"POST {os.environ.get('TAVUS_API_URL') or 'https://tavusapi.com'}{path}", flush=True)
     deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -41,9 +50,7 @@ def main() -> None:
         with redirect_stdout(sys.stderr):  # separates the log from the answer
             from end_conversation.handler import handler  # noqa: PLC0415 - reads the settings
 
-            ids = {"deployment_id": deployment_id, "conversation_id": conversation_id}
-            request = {"rawPath": path, "pathParameters": ids, "requestContext": {"http": {"method": "POST"}}}
-            answer = handler(request, context)
+            answer = handler({"rawPath": path, "requestContext": {"http": {"method": "POST"}}}, context)
     except InvalidSetting as error:
         sys.exit(f"{error}.")
     status, body = HTTPStatus(answer["statusCode"]), json.loads(answer["body"])

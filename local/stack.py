@@ -1,7 +1,6 @@
 """Deploys the unchanged template with `sam deploy` to a local AWS that enforces each function's role."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,11 +28,6 @@ class Stack:
     def client(self, service: str) -> Any:
         """A boto3 client of one of its services."""
         return _client(self.endpoint_url, service)
-
-
-def placeholder(output: str) -> str:
-    """Return how the documentation writes an output, such as FAILED_QUEUE_URL for FailedQueueUrl."""
-    return re.sub("(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
 @contextmanager

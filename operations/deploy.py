@@ -5,7 +5,9 @@ default, and can be added there. Exits 1 with one sentence if something is wrong
 """
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,7 +17,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations.template import read_template
+from operations.template import read_template, variable
 
 ROOT = Path(__file__).parent.parent
 SAM = ROOT / ".venv-sam/bin/sam"
@@ -30,7 +32,8 @@ def main(stack: str) -> None:
     """Ask, build and deploy a stack of this name."""
     config = ROOT / f"deploy-{stack}.toml"
     try:
-        session = boto3.Session(region_name=saved_region(config))
+        # boto3 itself does not read AWS_REGION.
+        session = boto3.Session(region_name=saved_region(config) or os.environ.get("AWS_REGION"))
         account = session.client("sts").get_caller_identity()["Account"]
         print(f"Account {account}, region {session.region_name}, stack {stack}")
         ask(config, stack, str(session.region_name))
@@ -79,9 +82,9 @@ def deploy(config: Path, stack: str, cloudformation: Any) -> None:
     outputs = _outputs(cloudformation, stack)
     if not outputs:
         sys.exit(f"Not deployed: the stack {stack} does not exist.")
-    print(f"\nThe stack {stack} exists. Its outputs:\n")
+    print(f"\nThe stack {stack} exists. Its outputs, for the commands of docs/operating.md:\n")
     for output in outputs:
-        print(f"  {output['OutputKey']:<22}{output['OutputValue']}")
+        print(f"  export {variable(output['OutputKey'])}={shlex.quote(output['OutputValue'])}")
     print(f"\nNow check it: make smoke STACK={stack}")
 
 

@@ -34,7 +34,7 @@ OTHER_HINT = "Is smoke-test, or *, among AllowedDeploymentIds?"
 def main(stack: str) -> None:
     """Send one request to each route, and exit as the module docstring says."""
     try:
-        aws = boto3.Session()
+        aws = boto3.Session(region_name=os.environ.get("AWS_REGION"))  # which boto3 itself does not read
         found = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
         for method, path, auth in ROUTES:  # a stack that does not refuse an end is not asked for a limit

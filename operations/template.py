@@ -1,5 +1,6 @@
 """Reads template.yaml."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def _intrinsic(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str,
 
 
 _Loader.add_multi_constructor("!", _intrinsic)
+
+
+def variable(output: str) -> str:
+    """Return the variable that stands for an output in documented commands: FAILED_QUEUE_URL for FailedQueueUrl."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
 def read_template() -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_a_first_deployment_asks_two_questions_and_shows_the_outputs(
     assert kept["parameter_overrides"] == ["AllowedDeploymentIds=d1,d2", "AlarmEmail=ops@example.com"]
     out = capfd.readouterr().out
     assert "AllowedDeploymentIds must be Tavus deployment ids" in out
-    assert re.search(r"The stack first exists. Its outputs:\n\n  \w+ +\S+", out)
+    assert re.search(r"The stack first exists. Its outputs.+:\n\n  export [A-Z_]+=\S+", out)
 
 
 @pytest.mark.parametrize("name", ["AWS_DEFAULT_REGION", "AWS_SECRET_ACCESS_KEY"])

@@ -6,7 +6,7 @@ import pytest
 
 from end_conversation.conversation import Status
 from local.process import ROOT
-from local.stack import placeholder
+from operations.template import variable
 from tests.template.test_template import TEMPLATE
 
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
@@ -37,7 +37,7 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: str, target: 
 
 
 def test_every_placeholder_is_an_output_of_the_stack() -> None:
-    outputs = set(map(placeholder, TEMPLATE["Outputs"]))
+    outputs = set(map(variable, TEMPLATE["Outputs"]))
     named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_(?:URL|ARN|NAME|ID)\b", TEXT))
     settings = set(re.findall(r'"([A-Z_]+)"', (ROOT / "src/end_conversation/settings.py").read_text()))
     assert named - settings - {"AWS_ACCESS_KEY_ID", "CONVERSATION_ID", "DEPLOYMENT_ID"} <= outputs

@@ -16,8 +16,7 @@ from end_conversation.events import invocation_deadline
 from end_conversation.settings import Settings
 from end_conversation.telemetry import Telemetry
 from local.process import ROOT
-from local.stack import placeholder
-from operations.template import read_template
+from operations.template import read_template, variable
 from tests.unit.fakes import Context, FakeClock
 
 TEMPLATE = read_template()
@@ -547,4 +546,4 @@ def test_every_output_is_used() -> None:
     """A command of the documentation or one of our programs uses it."""
     programs = "".join(path.read_text() for folder in ("operations", "local") for path in (ROOT / folder).rglob("*.py"))
     for name in TEMPLATE["Outputs"]:
-        assert re.search(rf"\b{placeholder(name)}\b", documentation()) or f'"{name}"' in programs, name
+        assert re.search(rf"\b{variable(name)}\b", documentation()) or f'"{name}"' in programs, name

@@ -4,7 +4,7 @@ import pytest
 
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.deadline import Deadline
-from end_conversation.decision import Answer
+from end_conversation.decision import Answer, NoAnswer
 from end_conversation.tavus import MIN_ATTEMPT_SECONDS, TavusClient
 from tests.unit.fakes import FakeClock
 
@@ -14,11 +14,11 @@ UUID = "0B9a6a4e-6c1f-4f57-8d0e-2b6f6f0f4d1Z"
 class Post:
     """Gives each attempt the next of these answers, and the last one again and again. Remembers the attempts' time."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer | NoAnswer) -> None:
         self._answers = list(answers)
         self.shares: list[float] = []
 
-    def __call__(self, path: str, seconds: float) -> Answer:
+    def __call__(self, path: str, seconds: float) -> Answer | NoAnswer:
         self.shares.append(seconds)
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
@@ -35,6 +35,19 @@ def end(post: Post, seconds: float, bounds: list[tuple[float, float]] | None = N
     return TavusClient(post, clock, jitter).end_conversation(
         Conversation("d1", "c1"), Deadline(clock, seconds, reserve=0)
     )
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        (Answer(404, {}, b""), MIN_ATTEMPT_SECONDS),
+        (NoAnswer(Reason.TAVUS_UNREACHABLE, "SSLError", sent=False, retryable=False), MIN_ATTEMPT_SECONDS),
+        (Answer(404, {}, b""), 0),
+    ],
+)
+def test_a_result_has_the_time_of_its_decision(answer: Answer | NoAnswer, seconds: float) -> None:
+    """Also one without an attempt."""
+    assert end(Post(answer), seconds).decided_at == FakeClock().now()
 
 
 @pytest.mark.parametrize("status_code", [200, 404, 403, 503])

@@ -48,7 +48,7 @@ test: $(DEV) $(LOCAL_AWS) $(RUNTIME) ## Run all checks and tests that need no br
 	$(PYTHON) -m pytest
 
 .PHONY: unit
-unit: $(DEV) ## Run the tests that need no network and no build; takes seconds
+unit: $(DEV) ## Run the tests that need no network and no build; takes about a minute
 	$(PYTHON) -m pytest tests/unit --numprocesses auto
 
 .PHONY: mutate

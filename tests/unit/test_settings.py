@@ -124,6 +124,10 @@ WRONG: dict[str, tuple[str, list[str]]] = {
 }
 
 
+def test_port_1_is_a_port() -> None:
+    assert Settings.read(ALLOWED | {"TAVUS_API_URL": "https://tavusapi.com:1"}).tavus_api_url.port == 1
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [

@@ -117,6 +117,8 @@ def test_result_is_one_log_line_and_one_count_by_trigger(
     expected |= {"deployment_id": "d1", "conversation_id": "c1", "function_request_id": "r1"}
     assert {name: line.get(name) for name in expected} == expected
     assert (metrics["trigger"], metrics[result.status]) == (trigger, [1.0])
+    confirmed = {Status.ENDED: [1.0], Status.UNCONFIRMED: [0.0]}.get(result.status) if trigger == "event" else None
+    assert metrics.get("confirmed") == confirmed
     [directive] = metrics["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "Test"
     assert [set(dimensions) for dimensions in directive["Dimensions"]] == [{"trigger", "service"}]
@@ -256,8 +258,9 @@ def test_call_to_tavus_is_measured(capture: Capture, result: Result) -> None:
         assert telemetry.observe(end)(CONVERSATION, deadline) is result
         telemetry.result("http", CONVERSATION, result, deadline)
 
-    _, metrics = capture(work)
+    [line], metrics = capture(work)
 
+    assert line["duration_ms"] == 2500
     assert metrics["tavus_latency"] == [1500.0]
     assert metrics["attempts"] == [float(result.attempts)]
     counts = dict.fromkeys(("attempts", str(result.status)), "Count")

@@ -149,10 +149,8 @@ class Storm:
 
     def lost(self) -> list[str]:
         """One sentence for each event that has no outcome, and for each outcome of no event that was sent."""
-        lost = self._sent.keys() - self._settled
-        return sorted(f"{event_id}: lost" for event_id in lost) + sorted(
-            f"{event_id}: altered" for event_id in self._altered
-        )
+        lost = [f"{event_id}: lost" for event_id in sorted(self._sent.keys() - self._settled)]
+        return lost + [f"{event_id}: altered" for event_id in sorted(self._altered)]
 
     def strongest(self, conversation_id: str) -> str | None:
         """The strongest published result of a conversation, or None if there is none."""

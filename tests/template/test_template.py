@@ -402,7 +402,7 @@ def report(telemetry: Telemetry, trigger: Any) -> None:
     if trigger == "timer":
         telemetry.armed(conversation, "2026-11-25T08:37:41Z", deadline)
         telemetry.timer_failed(conversation, "timeout", deadline)
-        telemetry.count_result(trigger, results[list(Status).index(Status.REJECTED)])
+        telemetry.count_result(trigger, Result(Status.REJECTED, None, clock.now(), 1))
         return
     telemetry.observe(lambda *_: results[0])(conversation, deadline)
     for result in results:

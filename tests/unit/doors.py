@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
@@ -35,6 +36,11 @@ MALFORMED_IDS: list[Any] = [
     *("", "..", "%2e%2e", "../a", "a/b", "a?b", "a\r\nHost: b", "\ud800", "undefined", "a" * 129),
     *(None, True, 7, 1.5, ["a"], {"a": "b"}),
 ]
+
+
+def at(seconds: float) -> str:
+    """Return the time this many seconds after NOW, in the format of `ends_at`."""
+    return f"{NOW + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class Http:

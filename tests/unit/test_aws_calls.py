@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 every_call = pytest.mark.parametrize("call", CALLS)
+every_call_with_an_answer = pytest.mark.parametrize("call", [call for call, (_, members) in CALLS.items() if members])
 
 
 def make(call: str, client: Any, seconds: float = 10) -> None:
@@ -110,7 +111,7 @@ def test_permanent_errors_are_not_retried(call: str, code: str) -> None:
     assert len(requests) == 1
 
 
-@pytest.mark.parametrize("call", [call for call, (_, members) in CALLS.items() if members])
+@every_call_with_an_answer
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -128,7 +129,7 @@ def test_malformed_answers_are_failures(call: str, status: int, body: bytes) -> 
         make(call, client)
 
 
-@pytest.mark.parametrize("call", [call for call, (_, members) in CALLS.items() if members])
+@every_call_with_an_answer
 def test_truncated_answers_are_named(call: str) -> None:
     """For botocore, they are empty."""
     client = FACTORY.create(CALLS[call][0])

@@ -10,7 +10,7 @@ from end_conversation.aws.client import PAUSE_SECONDS, TRY_SECONDS
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.errors import InvalidEvent, ResultNotPublished, TavusUnavailable
 from end_conversation.events import EXIT_SECONDS, RESERVE_SECONDS
-from tests.unit.doors import ENDED, ID_RULE, MALFORMED_IDS, NOW, Events
+from tests.unit.doors import ENDED, ID_RULE, MALFORMED_IDS, NOW, Events, at
 from tests.unit.fakes import sample
 
 DECIDED_AT = datetime(2026, 11, 22, 20, 14, 0, 123456, UTC)
@@ -115,10 +115,6 @@ def test_a_result_of_ours_is_invalid() -> None:
     assert refusal(session_timeout(**{"detail-type": "Conversation End Result"})) == text
 
 
-def in_seconds(seconds: float) -> str:
-    return f"{NOW + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def ending_at(ends_at: Any) -> Any:
     return session_timeout(detail=session_timeout()["detail"] | {"ends_at": ends_at})
 
@@ -127,7 +123,7 @@ def ending_at(ends_at: Any) -> Any:
 def test_past_ends_at_means_now(seconds: float) -> None:
     door = Events()
 
-    door(ending_at(in_seconds(seconds)))
+    door(ending_at(at(seconds)))
 
     assert [detail["status"] for detail in door.published] == ["ended"]
 
@@ -136,7 +132,7 @@ def test_past_ends_at_means_now(seconds: float) -> None:
 def test_future_ends_at_is_invalid_without_the_queue(seconds: float) -> None:
     """Lambda cannot delay an event."""
     text = "detail.ends_at is in the future: send the event through the queue, which can wait"
-    assert refusal(ending_at(in_seconds(seconds))) == text
+    assert refusal(ending_at(at(seconds))) == text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def test_other_formats_of_ends_at_are_invalid(ends_at: Any) -> None:
 def test_ends_at_is_at_most_15_minutes_ahead() -> None:
     """The queue waits for up to 15 minutes, and a limit for as long as it must."""
     text = "detail.ends_at must be at most 15 minutes ahead: set a limit for a later time"
-    assert refusal(ending_at(in_seconds(901))) == text
+    assert refusal(ending_at(at(901))) == text
 
 
 def test_unavailable_tavus_raises() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from end_conversation.conversation import Conversation, Reason, Result, Status
 from end_conversation.errors import AwsCallFailed, ResultNotPublished
-from tests.unit.doors import NOW, Events
+from tests.unit.doors import NOW, Events, at
 from tests.unit.fakes import sample
 
 
@@ -40,10 +40,6 @@ def message(
         "messageAttributes": {},
         "eventSource": "aws:sqs",
     } | members
-
-
-def at(seconds: float) -> str:
-    return f"{NOW + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def unavailable(retry_after: float | None = None) -> Result:

@@ -71,9 +71,9 @@ class Schedules:
     def _keep_earliest(self, conversation: Conversation, ends_at: datetime, deadline: Deadline) -> datetime:
         # An update cannot be conditional, so another request that has read the same end may replace ours with a later
         # one. The second read detects that, unless the other request takes longer than the pause.
+        key = {"GroupName": self._group, "Name": _schedule_name(conversation)}
         for _ in range(2):
             expect_time_for_a_try(deadline)
-            key = {"GroupName": self._group, "Name": _schedule_name(conversation)}
             found = _call(self._client.get_schedule, key, "ScheduleExpression")
             stored_end, will_end = self._stored_end(found)
             if stored_end is not None and stored_end <= ends_at:
